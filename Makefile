@@ -1,0 +1,53 @@
+# `make demo` and `make test` need nothing but Python 3.11: they make .venv when it is missing or outdated.
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+# onnxruntime and onnxruntime-gpu overwrite each other; only x86-64 has a wheel of the latter, which also runs on CPU.
+ENGINE ?= $(if $(filter x86_64,$(shell uname -m)),gpu,cpu)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything (a minute or two, 2.4 GB)
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@if ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	  for name in python3.11 python3 python; do \
+	    if $$name -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then python=$$name; break; fi; \
+	  done; \
+	  if [ -z "$$python" ]; then echo 'make: Python 3.11 is needed; none of python3.11, python3, python is one' >&2; exit 1; fi; \
+	  if ! $$python -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "make: $$python cannot make virtual environments: install the package python3-venv" >&2; exit 1; fi; \
+	  $$python -m venv --clear $(VENV); \
+	fi
+	@echo 'setting up $(VENV) (a minute or two)'
+	@$(PY) -m pip install --quiet --no-compile --disable-pip-version-check --progress-bar off \
+	  -c constraints.txt -e '.[$(ENGINE),planner,launch,demo,dev]'
+	@touch $@
+
+demo: $(STAMP) ## detect text on a photo over three unequal local peers; pictures into demo-output/
+	@$(PY) -m distredge.demo
+
+test: $(STAMP) ## run the tests
+	@$(PY) -m pytest
+
+check: $(STAMP) ## lint, formatting, types, import contracts
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
+
+format: $(STAMP) ## put imports and formatting in order
+	@$(PY) -m ruff check --fix-only --quiet .
+	@$(PY) -m ruff format .
+
+bench: $(STAMP) ## measure throughput and overhead; tables into benchmarks/results/
+	@$(PY) -m benchmarks
+
+clean: ## remove .venv, caches and outputs
+	rm -rf $(VENV) demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

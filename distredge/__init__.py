@@ -1,0 +1,72 @@
+"""DistrEdge: one CNN on several unequal devices, split by the rows of its feature maps.
+
+Every public name is imported when it is first used, so that a peer loads no more than it needs and
+`distredge --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from distredge.cluster.hosts import load_hosts as load_hosts
+    from distredge.errors import (
+        DistrEdgeError as DistrEdgeError,
+        HostsError as HostsError,
+        InputError as InputError,
+        ModelError as ModelError,
+        PeerError as PeerError,
+        PeerLostError as PeerLostError,
+        PeerTimeoutError as PeerTimeoutError,
+        PolicyError as PolicyError,
+        PortInUseError as PortInUseError,
+        ProtocolError as ProtocolError,
+        StrategyError as StrategyError,
+    )
+    from distredge.graph.importer import load_model as load_model
+    from distredge.plan.compile import compile_plan as compile_plan
+    from distredge.plan.execution import ExecutionPlan as Plan
+    from distredge.plan.policy import find_strategy as find_strategy, get_policy as get_policy
+    from distredge.runtime.session import InferenceSession as InferenceSession, connect as connect
+
+# public name -> (module, name in it)
+_PUBLIC = {
+    "InferenceSession": ("distredge.runtime.session", "InferenceSession"),
+    "connect": ("distredge.runtime.session", "connect"),
+    "load_model": ("distredge.graph.importer", "load_model"),
+    "load_hosts": ("distredge.cluster.hosts", "load_hosts"),
+    "get_policy": ("distredge.plan.policy", "get_policy"),
+    "find_strategy": ("distredge.plan.policy", "find_strategy"),
+    "compile_plan": ("distredge.plan.compile", "compile_plan"),
+    "Plan": ("distredge.plan.execution", "ExecutionPlan"),
+    "DistrEdgeError": ("distredge.errors", "DistrEdgeError"),
+    "HostsError": ("distredge.errors", "HostsError"),
+    "InputError": ("distredge.errors", "InputError"),
+    "ModelError": ("distredge.errors", "ModelError"),
+    "PeerError": ("distredge.errors", "PeerError"),
+    "PeerLostError": ("distredge.errors", "PeerLostError"),
+    "PeerTimeoutError": ("distredge.errors", "PeerTimeoutError"),
+    "PolicyError": ("distredge.errors", "PolicyError"),
+    "PortInUseError": ("distredge.errors", "PortInUseError"),
+    "ProtocolError": ("distredge.errors", "ProtocolError"),
+    "StrategyError": ("distredge.errors", "StrategyError"),
+}
+
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> object:
+    try:
+        module, attribute = _PUBLIC[name]
+    except KeyError:
+        raise AttributeError(f"module 'distredge' has no attribute {name!r}") from None
+    value = getattr(import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
