@@ -1,0 +1,58 @@
+"""Every error that DistrEdge raises on purpose. The message says what to do next; attributes hold the context."""
+
+from __future__ import annotations
+
+
+class DistrEdgeError(Exception):
+    """Base of all. `context` is also set as attributes.
+
+    The command line prints the message as one line and exits with `exit_code`.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, **context: object) -> None:
+        super().__init__(message)
+        self.context = context
+        for name, value in context.items():
+            setattr(self, name, value)
+
+
+class ModelError(DistrEdgeError):
+    """The model file is missing, truncated, not ONNX, or not runnable."""
+
+
+class InputError(DistrEdgeError):
+    """An input's name, shape or dtype is wrong, or a shape is undefined."""
+
+
+class HostsError(DistrEdgeError):
+    """The hosts file is wrong; the message names file, section and line."""
+
+
+class StrategyError(DistrEdgeError):
+    """A strategy or plan does not fit the model or the devices."""
+
+
+class PolicyError(DistrEdgeError):
+    """No such policy, or it cannot be used here."""
+
+
+class ProtocolError(DistrEdgeError):
+    """A message that does not follow the protocol, or from another version."""
+
+
+class PortInUseError(DistrEdgeError):
+    """The address to bind is taken."""
+
+
+class PeerError(DistrEdgeError):
+    """A peer failed; `peer` names it."""
+
+
+class PeerTimeoutError(PeerError):
+    """A peer did not answer within the time limit; `peer` names it."""
+
+
+class PeerLostError(PeerError):
+    """A peer died or was cut off while it was needed; `peer` names it."""
