@@ -56,3 +56,7 @@ class PeerTimeoutError(PeerError):
 
 class PeerLostError(PeerError):
     """A peer died or was cut off while it was needed; `peer` names it."""
+
+
+class ProfileError(DistrEdgeError):
+    """A device profile is malformed, of another model or machine, or lacks what is asked of it."""
