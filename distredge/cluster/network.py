@@ -1,0 +1,112 @@
+"""What connects the devices: each has one link to an access point, with a rate in either direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf, isfinite
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distredge.cluster.hosts import Cluster, Provider, Requester
+from distredge.errors import HostsError
+
+REQUESTER = -1
+"""The requester's number, as in an ExecutionPlan; in `Network.seconds_per_byte` it finds the last row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One device's connection to the access point.
+
+    Attributes:
+        uplink_mbps: from the device, in 10^6 bits a second; infinity for no limit.
+        downlink_mbps: to the device.
+        latency_s: one way.
+        fixed_s: what a message costs at this end, whatever its size.
+    """
+
+    uplink_mbps: float = inf
+    downlink_mbps: float = inf
+    latency_s: float = 0.0
+    fixed_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("uplink_mbps", "downlink_mbps"):
+            if not getattr(self, name) > 0:
+                raise HostsError(f"a link's {name} is {getattr(self, name)}; it must be above 0")
+        for name in ("latency_s", "fixed_s"):
+            value = getattr(self, name)
+            if not (isfinite(value) and value >= 0):
+                raise HostsError(f"a link's {name} is {value}; it must be finite and at least 0")
+
+
+@dataclass(frozen=True)
+class Network:
+    """All links. Device numbers are those of `Cluster.devices`; the requester is REQUESTER.
+
+    Attributes:
+        links: one per device.
+        requester: the requester's own.
+        access_point_mbps: what the access point carries in all; infinity for no limit.
+    """
+
+    links: tuple[Link, ...]
+    requester: Link = Link()
+    access_point_mbps: float = inf
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> Network:
+        """The network that a hosts file states. Slots of one host get a link each."""
+        total = cluster.access_point_mbps
+        return cls(
+            tuple(_link(device) for device in cluster.devices),
+            _link(cluster.requester),
+            inf if total is None else total,
+        )
+
+    def link(self, device: int) -> Link:
+        """The link of a device, or of REQUESTER."""
+        return self.requester if device == REQUESTER else self.links[device]
+
+    def rate_mbps(self, source: int, target: int) -> float:
+        """The smallest of the source's uplink, the target's downlink and the access point's total."""
+        if source == target:
+            return inf
+        return min(self.link(source).uplink_mbps, self.link(target).downlink_mbps, self.access_point_mbps)
+
+    def overhead_s(self, source: int, target: int) -> float:
+        """What one message costs before its first byte counts: both ends' latency and fixed cost."""
+        if source == target:
+            return 0.0
+        a, b = self.link(source), self.link(target)
+        return a.latency_s + b.latency_s + a.fixed_s + b.fixed_s
+
+    def transfer_s(self, source: int, target: int, bytes: float) -> float:  # noqa: A002
+        """Seconds for one message that nothing else competes with; 0 from a device to itself."""
+        return self.overhead_s(source, target) + bytes * 8 / (self.rate_mbps(source, target) * 1e6)
+
+    @cached_property
+    def seconds_per_byte(self) -> NDArray[np.float64]:
+        """[source, target], each device and last the requester: so REQUESTER, -1, is an index too."""
+        return np.array([[8 / (self.rate_mbps(a, b) * 1e6) for b in self._numbers] for a in self._numbers])
+
+    @cached_property
+    def overheads_s(self) -> NDArray[np.float64]:
+        """`overhead_s`, indexed as `seconds_per_byte`."""
+        return np.array([[self.overhead_s(a, b) for b in self._numbers] for a in self._numbers])
+
+    @property
+    def _numbers(self) -> Sequence[int]:
+        return [*range(len(self.links)), REQUESTER]
+
+
+def _link(device: Provider | Requester) -> Link:
+    return Link(
+        inf if device.uplink_mbps is None else device.uplink_mbps,
+        inf if device.downlink_mbps is None else device.downlink_mbps,
+        device.latency_ms / 1e3,
+        device.fixed_ms / 1e3,
+    )

@@ -1,0 +1,72 @@
+"""Segments: lists of node indices whose compute time is looked up by rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distredge.graph.model import Graph
+
+Segment = Sequence[int]
+
+
+class ComputeTimes(Protocol):
+    """How long one device needs for some rows of a segment of one model, measured or synthetic.
+
+    Rows are those of the segment's tallest output (`segment_rows`).
+    """
+
+    @property
+    def device(self) -> str:
+        """What was measured or stated, by name."""
+        ...
+
+    def seconds(self, segment: Segment, rows: int) -> float:
+        """Seconds for that many rows; 0 for no rows."""
+        ...
+
+    def table(self, segment: Segment, max_rows: int) -> NDArray[np.float64]:
+        """Seconds for 0, 1, ... `max_rows` rows, of shape (max_rows + 1,); the first is 0."""
+        ...
+
+
+def segment_rows(graph: Graph, segment: Segment) -> int:
+    """Rows of the segment's tallest output.
+
+    Without a rowed output: of the tallest tensor that is reduced in it, else of its tallest input, and 1
+    where nothing has rows. The same rule as for the reference tensor of a layer-volume.
+    """
+    members = set(segment)
+    made = [out for i in segment for out in graph.nodes[i].outputs if out]
+    outputs = [
+        out
+        for out in made
+        if out in graph.outputs or any(c not in members for c in graph.consumers.get(out, ()))
+    ]
+    inputs = [
+        name
+        for i in segment
+        for name in graph.nodes[i].inputs
+        if name and graph.producer.get(name, -1) not in members
+    ]
+    reduced = [graph.tensors[out].partial_of for out in made]
+    return _tallest(graph, outputs) or _tallest(graph, reduced) or _tallest(graph, inputs) or 1
+
+
+def node_rows(graph: Graph, index: int) -> int:
+    """Rows that a node computes for its whole output; of the tensor it reduces, for a partial reduction.
+
+    0 for a node that runs whole, whatever rows a device has.
+    """
+    outputs = [out for out in graph.nodes[index].outputs if out]
+    return _tallest(graph, [graph.tensors[out].partial_of or out for out in outputs])
+
+
+def _tallest(graph: Graph, names: Iterable[str | None]) -> int:
+    """0 if none of the tensors has rows."""
+    tensors = [graph.tensors[name] for name in names if name]
+    rowed = [t.rows for t in tensors if t.row_axis is not None and not t.constant and t.partial_of is None]
+    return max(rowed, default=0)
