@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
+from pathlib import Path
 
+from distredge.errors import ProtocolError, StrategyError
 from distredge.graph.part import PartSpec
 from distredge.graph.rows import Rows
+from distredge.plan.serde import from_plain, to_plain
 from distredge.plan.strategy import Strategy
+
+FORMAT = "distredge-plan"
+FORMAT_VERSION = 1
 
 REQUESTER = -1
 """The device number of the requester, in tasks and transfers."""
@@ -88,11 +97,20 @@ class TensorInfo:
     shape: tuple[int, ...]
     row_axis: int | None
 
+    @property
+    def rows(self) -> int:
+        """Rows in all; 1 for a whole tensor."""
+        return 1 if self.row_axis is None else self.shape[self.row_axis]
+
+    @property
+    def all_rows(self) -> Rows:
+        return Rows(0, self.rows)
+
     def part_shape(self, rows: Rows) -> tuple[int, ...]:
         """Shape of these rows of the tensor."""
         if self.row_axis is None:
             return self.shape
-        return self.shape[: self.row_axis] + (rows.size,) + self.shape[self.row_axis + 1 :]
+        return (*self.shape[: self.row_axis], rows.size, *self.shape[self.row_axis + 1 :])
 
 
 @dataclass(frozen=True)
@@ -122,3 +140,61 @@ class ExecutionPlan:
     tasks: tuple[Task, ...]
     transfers: tuple[Transfer, ...]
     results: tuple[TaskInput, ...]
+
+    def validate(self) -> None:
+        """Proves that every output row is covered exactly once and every input row has a source.
+
+        Raises:
+            StrategyError: it is not so.
+        """
+        from distredge.plan.validation import validate_plan
+
+        validate_plan(self)
+
+    def row_bytes(self, tensor: str) -> int:
+        """Bytes of one row of a tensor on the wire; of all of it, for a whole tensor."""
+        info = self.tensors[tensor]
+        size = _item_bytes(info.dtype)
+        kept = (d for axis, d in enumerate(info.shape) if axis != info.row_axis)
+        return size * prod(kept)
+
+    def transfer_bytes(self, transfer: Transfer) -> int:
+        """Payload bytes of a transfer (of strings, an estimate)."""
+        return self.row_bytes(transfer.tensor) * transfer.rows.size
+
+    def save(self, path: str | Path) -> None:
+        """Writes the plan as a JSON file."""
+        document = {"format": FORMAT, "version": FORMAT_VERSION, "plan": to_plain(self)}
+        Path(path).write_text(json.dumps(document))
+
+    @classmethod
+    def load(cls, path: str | Path) -> ExecutionPlan:
+        """Reads and validates a plan file.
+
+        Raises:
+            StrategyError: there is no such file, or it holds no valid plan of this version.
+        """
+        try:
+            document = json.loads(Path(path).read_text())
+        except OSError as error:
+            raise StrategyError(f"{path}: {error.strerror}; write one with `distredge plan -o`") from None
+        except ValueError:
+            raise StrategyError(f"{path}: not a plan file (no JSON)") from None
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise StrategyError(f"{path}: not a plan file")
+        if document.get("version") != FORMAT_VERSION:
+            raise StrategyError(f"{path}: plan format {document.get('version')}, not {FORMAT_VERSION}")
+        try:
+            plan = from_plain(cls, document.get("plan"))
+        except ProtocolError as error:
+            raise StrategyError(f"{path}: damaged plan: {error}") from None
+        plan.validate()
+        return plan
+
+
+def _item_bytes(dtype: str) -> int:
+    """Bytes of one element by its type's name: numpy's, or one of ml_dtypes'."""
+    if dtype == "object":
+        return 16
+    bits = re.match(r"[a-z]+(\d+)", dtype)
+    return max(1, int(bits.group(1)) // 8) if bits else 1

@@ -1,0 +1,53 @@
+"""`distredge verify`: proves that a model's split answers are its whole answers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from distredge.commands.options import add_input_shape, load_with_shapes, non_negative, positive
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "verify",
+        help="prove that split answers equal whole ones",
+        description="Run random strategies through the peers' own state machines and engine, in this process, "
+        "and compare every output with the whole model in onnxruntime. Exits 1 on disagreement.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="an ONNX file")
+    add_input_shape(parser)
+    parser.add_argument("--peers", type=positive, default=3, help="devices (default: 3)")
+    parser.add_argument("--strategies", type=positive, default=20, help="random strategies (default: 20)")
+    parser.add_argument("--seed", type=non_negative, default=0, help="seed of everything (default: 0)")
+    parser.add_argument("--json", action="store_true", help="JSON on stdout")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    from distredge.control.verify import verify
+
+    model = load_with_shapes(args.model, args.input_shape)
+    show = sys.stderr.isatty() and not args.json
+
+    def progress(done: int) -> None:
+        if show:
+            end = "\n" if done == args.strategies else ""
+            print(f"\rverified {done}/{args.strategies} strategies", end=end, file=sys.stderr, flush=True)
+
+    outcome = verify(model, peers=args.peers, strategies=args.strategies, seed=args.seed, progress=progress)
+    if args.json:
+        print(json.dumps({**outcome.to_json(), "model": args.model}))
+    else:
+        print(
+            f"{args.model}: {'ok' if outcome.ok else 'WRONG'}: {outcome.strategies} strategies for "
+            f"{outcome.peers} peers, {outcome.volumes} volumes, {outcome.transfers} transfers, "
+            f"{outcome.zero_row_parts} parts without rows\n"
+            f"  {outcome.split_share:.1%} of the work can be split; {outcome.reductions} reductions move "
+            f"{outcome.reduction_bytes:,} bytes from a device at most\n"
+            f"  largest error {outcome.max_abs_error:.3g}, relative {outcome.max_rel_error:.3g} "
+            f"(tolerance {outcome.tolerance:g})"
+        )
+    return 0 if outcome.ok else 1

@@ -1,0 +1,146 @@
+"""Proves exactness: random strategies, executed as peers would, against the whole model in onnxruntime."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from distredge.graph.importer import Model
+from distredge.graph.model import Graph
+from distredge.plan.compile import compile_plan
+from distredge.plan.draw import random_strategy
+from distredge.plan.execution import REQUESTER, ExecutionPlan
+from distredge.plan.strategy import Strategy
+from distredge.runtime.engine import PartSessions
+from distredge.runtime.inprocess import InProcessCluster
+from distredge.runtime.reference import Difference, WholeModel, difference, random_feed
+
+TOLERANCE = 5e-6
+"""Of each output's largest magnitude: cutting the depth changes which operators onnxruntime fuses."""
+REDUCTION_TOLERANCE = 3e-5
+"""Where a sum over rows is added up in another order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The outcome over all strategies.
+
+    Attributes:
+        split_share: multiply-accumulates in nodes whose rows can be cut, over all.
+        volumes: layer-volumes of all strategies together.
+        transfers: messages of rows, likewise.
+        zero_row_parts: parts without rows, likewise.
+        reductions: reductions over rows in the model that are split.
+        reduction_bytes: the most bytes of partial results that one device sent for one frame.
+        reduction_bytes_total: the same over all devices.
+        deepest: most volumes that one strategy had.
+        ok: every output of every strategy within tolerance.
+    """
+
+    model: str
+    strategies: int
+    peers: int
+    split_share: float
+    volumes: int
+    transfers: int
+    zero_row_parts: int
+    reductions: int
+    reduction_bytes: int
+    reduction_bytes_total: int
+    deepest: int
+    max_abs_error: float
+    max_rel_error: float
+    tolerance: float
+    ok: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def verify(
+    model: Model,
+    *,
+    peers: int = 3,
+    strategies: int = 20,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Verification:
+    """Executes random strategies in-process and compares every output with the whole model.
+
+    Args:
+        model: the imported model.
+        peers: devices that each strategy is for.
+        strategies: how many; at least half have three or more volumes where the model has two cuts.
+        seed: of inputs, strategies and the order of events.
+        progress: called with the number of strategies done.
+    """
+    rng = random.Random(seed)
+    graph = model.graph
+    tensors = {name: graph.tensors[name] for name in graph.inputs}
+    shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+    feeds = [random_feed(shapes, seed + at) for at in range(2)]
+    whole = WholeModel(model.source)
+    expected = [whole.run(feed) for feed in feeds]
+    del whole
+    sessions = PartSessions(model.onnx, model.weights.parent)
+    names = [f"peer{at}" for at in range(peers)]
+    counts: Counter[str] = Counter()
+    worst, most, most_total = Difference(0.0, 0.0), 0, 0
+    for done in range(strategies):
+        strategy = random_strategy(graph, peers, _cuts(graph, done, rng), rng)
+        plan = compile_plan(graph, strategy, names, model=model.weights_sha256)
+        plan.validate()
+        frames = 2 if done % 4 == 0 else 1
+        outputs = InProcessCluster(plan, sessions, rng).run(feeds[:frames])
+        for got, want in zip(outputs, expected, strict=False):
+            worst = worst.worse(difference(got, want))
+        sessions.keep_only(set(plan.parts))
+        _count(counts, plan, strategy)
+        sent = reduction_bytes(plan)
+        most, most_total = max(most, *sent.values(), 0), max(most_total, sum(sent.values()))
+        progress(done + 1)
+    tolerance = REDUCTION_TOLERANCE if most_total else TOLERANCE
+    return Verification(
+        model=graph.name,
+        strategies=strategies,
+        peers=peers,
+        split_share=round(graph.split_share, 6),
+        volumes=counts["volumes"],
+        transfers=counts["transfers"],
+        zero_row_parts=counts["zero_row_parts"],
+        reductions=sum(node.form == "partial" for node in graph.nodes),
+        reduction_bytes=most,
+        reduction_bytes_total=most_total,
+        deepest=counts["deepest"],
+        max_abs_error=worst.absolute,
+        max_rel_error=worst.relative,
+        tolerance=tolerance,
+        ok=worst.relative <= tolerance,
+    )
+
+
+def reduction_bytes(plan: ExecutionPlan) -> dict[int, int]:
+    """Bytes of partial results that each device sends for one frame."""
+    sent = {device: 0 for device in range(len(plan.devices))}
+    for transfer in plan.transfers:
+        if transfer.source != REQUESTER and transfer.tensor.endswith(".partials"):
+            sent[transfer.source] += plan.transfer_bytes(transfer)
+    return sent
+
+
+def _cuts(graph: Graph, at: int, rng: random.Random) -> int:
+    """Every other strategy has few cuts; the rest at least two, up to a quarter of all places."""
+    if at % 2:
+        return rng.randint(0, 1)
+    return rng.randint(2, max(2, min(12, len(graph.cut_points) // 4)))
+
+
+def _count(counts: Counter[str], plan: ExecutionPlan, strategy: Strategy) -> None:
+    counts["volumes"] += strategy.scheme.volumes
+    counts["deepest"] = max(counts["deepest"], strategy.scheme.volumes)
+    counts["transfers"] += len(plan.transfers)
+    for split in strategy.splits:
+        counts["zero_row_parts"] += sum(not split.part(device) for device in range(split.devices))

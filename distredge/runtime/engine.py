@@ -1,0 +1,221 @@
+"""Runs parts with onnxruntime and keeps each frame's buffers. The same engine serves peers and `verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import onnxruntime as ort
+
+from distredge.errors import ModelError, ProtocolError
+from distredge.graph.extract import session_options_folder_key, PartBuilder
+from distredge.graph.part import PartSpec
+from distredge.graph.rows import Rows
+from distredge.plan.execution import ExecutionPlan, Piece, Task, TaskInput, TensorInfo
+from distredge.protocol.messages import Buffer, unpack
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class PartSessions:
+    """onnxruntime sessions by part key, shared by all plans of one graph.
+
+    Args:
+        onnx: the simplified, weightless model.
+        weights_folder: where its weights file lies.
+        threads: intra-op threads of each session.
+        execution_providers: in order of preference.
+    """
+
+    def __init__(
+        self,
+        onnx: bytes,
+        weights_folder: Path,
+        *,
+        threads: int = 1,
+        execution_providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> None:
+        self._builder = PartBuilder(onnx)
+        self._sessions: dict[str, ort.InferenceSession] = {}
+        self._execution_providers = list(execution_providers)
+        self._options = ort.SessionOptions()
+        self._options.intra_op_num_threads = threads
+        self._options.inter_op_num_threads = 1
+        self._options.log_severity_level = 3
+        self._options.add_session_config_entry(session_options_folder_key, str(weights_folder))
+
+    def get(self, key: str, spec: PartSpec) -> ort.InferenceSession:
+        """The session of a part; built at its first use.
+
+        Raises:
+            ModelError: onnxruntime refuses the part.
+        """
+        session = self._sessions.get(key)
+        if session is None:
+            try:
+                session = ort.InferenceSession(
+                    self._builder.build(spec), self._options, providers=self._execution_providers
+                )
+            except Exception as error:  # onnxruntime's own errors share no public base
+                line = " ".join(str(error).split())[:300]
+                raise ModelError(f"onnxruntime cannot run part {key}: {line}", part=key) from error
+            self._sessions[key] = session
+        return session
+
+    def keep_only(self, keys: set[str]) -> None:
+        """Frees the sessions of all other parts."""
+        self._sessions = {key: session for key, session in self._sessions.items() if key in keys}
+
+
+class FrameStore:
+    """The buffers of one device, or of the requester, under one plan."""
+
+    def __init__(self, plan: ExecutionPlan) -> None:
+        self._plan = plan
+        self._frames: dict[int, dict[tuple[str, Any], Array]] = {}
+        self._made = {
+            (task.id, output.tensor): output.rows for task in plan.tasks for output in task.outputs
+        }
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def put_transfer(self, frame: int, transfer: int, array: Array) -> None:
+        """Keeps rows that arrived."""
+        self._frames.setdefault(frame, {})["transfer", transfer] = array
+
+    def put_inputs(self, frame: int, feed: Mapping[str, Array]) -> None:
+        """Keeps the model's inputs, whole (at the requester)."""
+        kept = self._frames.setdefault(frame, {})
+        for name, array in feed.items():
+            kept["input", name] = array
+
+    def put_outputs(self, frame: int, task: int, arrays: Mapping[str, Array]) -> None:
+        """Keeps what a task made."""
+        kept = self._frames.setdefault(frame, {})
+        for name, array in arrays.items():
+            kept["task", (task, name)] = array
+
+    def rows_to_send(self, frame: int, transfer: int) -> Array:
+        """The rows of a transfer, C-contiguous; copied only where rows do not lie together."""
+        wanted = self._plan.transfers[transfer]
+        piece = Piece(wanted.rows, task=wanted.task)
+        return np.ascontiguousarray(self._piece(frame, wanted.tensor, piece))
+
+    def assemble(self, frame: int, wanted: TaskInput) -> Array:
+        """One input of a task, C-contiguous. Without a copy where one buffer holds just these rows."""
+        if len(wanted.pieces) == 1:
+            return np.ascontiguousarray(self._piece(frame, wanted.tensor, wanted.pieces[0]))
+        info = self._plan.tensors[wanted.tensor]
+        axis = info.row_axis
+        assert axis is not None
+        array = np.empty(info.part_shape(wanted.rows), numpy_dtype(info.dtype))
+        for piece in wanted.pieces:
+            at = slice(piece.rows.start - wanted.rows.start, piece.rows.stop - wanted.rows.start)
+            array[(slice(None),) * axis + (at,)] = self._piece(frame, wanted.tensor, piece)
+        return array
+
+    def result(self, frame: int) -> list[Array]:
+        """The model's outputs, in its order (at the requester)."""
+        return [self.assemble(frame, wanted) for wanted in self._plan.results]
+
+    def forget(self, frame: int) -> None:
+        """Frees everything of a frame."""
+        self._frames.pop(frame, None)
+
+    def _piece(self, frame: int, tensor: str, piece: Piece) -> Array:
+        kept = self._frames[frame]
+        if piece.transfer >= 0:
+            array, there = kept["transfer", piece.transfer], self._plan.transfers[piece.transfer].rows
+        elif piece.task >= 0:
+            array, there = kept["task", (piece.task, tensor)], self._made[piece.task, tensor]
+        else:
+            array = kept["input", tensor]
+            there = Rows(0, self._plan.tensors[tensor].rows)
+        axis = self._plan.tensors[tensor].row_axis
+        if axis is None or there == piece.rows:
+            return array
+        at = slice(piece.rows.start - there.start, piece.rows.stop - there.start)
+        return array[(slice(None),) * axis + (at,)]
+
+
+class Engine:
+    """Runs one device's tasks of one plan."""
+
+    def __init__(
+        self, plan: ExecutionPlan, device: int, sessions: PartSessions, store: FrameStore
+    ) -> None:
+        self._plan = plan
+        self._tasks = {task.id: task for task in plan.tasks if task.device == device}
+        self._sessions = sessions
+        self._store = store
+
+    @property
+    def parts(self) -> set[str]:
+        """Keys of the sessions that this device needs."""
+        return {task.part for task in self._tasks.values()}
+
+    def prepare(self) -> None:
+        """Builds every session and runs each task once on zeros, so that the first frame is not slow."""
+        for task in self._tasks.values():
+            feed = {item.tensor: self._zeros(item) for item in task.inputs}
+            self._run(task, feed)
+
+    def run(self, frame: int, task_id: int) -> None:
+        """Assembles a task's inputs, runs it, and keeps its outputs."""
+        task = self._tasks[task_id]
+        feed = {item.tensor: self._store.assemble(frame, item) for item in task.inputs}
+        self._store.put_outputs(frame, task_id, self._run(task, feed))
+
+    def _run(self, task: Task, feed: dict[str, Array]) -> dict[str, Array]:
+        spec = self._plan.parts[task.part]
+        session = self._sessions.get(task.part, spec)
+        return dict(zip(spec.outputs, session.run(list(spec.outputs), feed), strict=True))
+
+    def _zeros(self, item: TaskInput) -> Array:
+        info = self._plan.tensors[item.tensor]
+        dtype = numpy_dtype(info.dtype)
+        return np.full(info.part_shape(item.rows), "" if dtype == object else 0, dtype)
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """numpy's dtype of a tensor's dtype name, bfloat16 and the like included."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, name))
+
+
+def to_payload(array: Array) -> Buffer:
+    """The raw bytes of a C-contiguous array, without a copy; strings as a msgpack list."""
+    if array.dtype == object:
+        return bytes(msgpack.packb([str(item) for item in array.ravel()]))
+    return memoryview(array.reshape(-1).view(np.uint8))
+
+
+def from_payload(payload: Buffer, info: TensorInfo, rows: Rows) -> Array:
+    """An array over the payload, without a copy.
+
+    Raises:
+        ProtocolError: the payload's size is not that of these rows.
+    """
+    shape = info.part_shape(rows)
+    if info.dtype == "object":
+        items = unpack(payload)
+        if not isinstance(items, list) or len(items) != prod(shape):
+            raise ProtocolError(f"{prod(shape)} strings were expected")
+        array = np.empty(len(items), object)
+        array[:] = items
+        return array.reshape(shape)
+    dtype = numpy_dtype(info.dtype)
+    if memoryview(payload).nbytes != dtype.itemsize * prod(shape):
+        raise ProtocolError(
+            f"rows of shape {shape} and dtype {dtype} do not have {memoryview(payload).nbytes} bytes"
+        )
+    return np.frombuffer(payload, dtype).reshape(shape)

@@ -1,0 +1,110 @@
+"""The user's own model in plain onnxruntime: what every split answer is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from distredge.errors import ModelError
+from distredge.runtime.engine import Array, numpy_dtype
+
+
+class WholeModel:
+    """The model as the user gave it, in one onnxruntime session.
+
+    Args:
+        source: file or bytes.
+        threads: intra-op threads; 0 leaves the choice to onnxruntime.
+    """
+
+    def __init__(self, source: Path | bytes, threads: int = 0) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        data = source if isinstance(source, bytes) else str(source)
+        try:
+            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own errors share no public base
+            raise ModelError(f"onnxruntime cannot run the model: {_short(error)}") from error
+
+    def run(self, feed: Mapping[str, Array]) -> list[Array]:
+        """All outputs, in the model's order."""
+        try:
+            outputs: list[Array] = self._session.run(None, dict(feed))
+        except Exception as error:  # as above
+            raise ModelError(f"onnxruntime cannot run the model on this input: {_short(error)}") from error
+        return outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far outputs are from what they should be.
+
+    Attributes:
+        absolute: largest magnitude of a difference.
+        relative: the same over the largest magnitude of that output.
+    """
+
+    absolute: float
+    relative: float
+
+    def worse(self, other: Difference) -> Difference:
+        return Difference(max(self.absolute, other.absolute), max(self.relative, other.relative))
+
+
+def difference(outputs: Sequence[Any], expected: Sequence[Any]) -> Difference:
+    """The largest difference over all outputs; infinite where shapes, types or NaNs do not agree."""
+    worst = Difference(0.0, 0.0)
+    for got, want in zip(outputs, expected, strict=True):
+        worst = worst.worse(_difference(np.asarray(got), np.asarray(want)))
+    return worst
+
+
+def _difference(got: Array, want: Array) -> Difference:
+    wrong = Difference(float("inf"), float("inf"))
+    if got.shape != want.shape or got.dtype != want.dtype:
+        return wrong
+    if got.dtype == object:
+        return Difference(0.0, 0.0) if (got == want).all() else wrong
+    got, want = got.astype(np.float64), want.astype(np.float64)
+    same = (got == want) | (np.isnan(got) & np.isnan(want))
+    if same.all():
+        return Difference(0.0, 0.0)
+    absolute = float(np.abs(got - want)[~same].max())
+    finite = np.abs(want[np.isfinite(want)])
+    peak = float(finite.max()) if finite.size else 0.0
+    if not np.isfinite(absolute):
+        return wrong
+    return Difference(absolute, absolute / peak if peak else float("inf"))
+
+
+def random_feed(inputs: Mapping[str, tuple[tuple[int, ...], str]], seed: int) -> dict[str, Array]:
+    """Seeded random inputs: normal floats, small whole numbers, coin-flip booleans.
+
+    Args:
+        inputs: shape and dtype name of each input.
+        seed: of numpy's PCG64.
+    """
+    rng = np.random.default_rng(seed)
+    feed: dict[str, Array] = {}
+    for name, (shape, dtype) in inputs.items():
+        kind = numpy_dtype(dtype)
+        if kind == object:
+            feed[name] = rng.integers(0, 10, shape).astype(str).astype(object)
+        elif kind.kind in "iu":
+            high = 256 if kind == np.uint8 else 128 if kind == np.int8 else 2
+            feed[name] = rng.integers(0, high, shape).astype(kind)
+        elif kind.kind == "b":
+            feed[name] = rng.integers(0, 2, shape).astype(kind)
+        else:
+            feed[name] = rng.standard_normal(shape).astype(kind)
+    return feed
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
