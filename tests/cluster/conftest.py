@@ -27,8 +27,8 @@ class Rule:
 @pytest.fixture
 def graph() -> Graph:
     """x[10 rows] -> conv a[10] -> relu b[10] -> pooled conv c[5] -> partial p -> combine m -> gemm y."""
-    rowed = {name: Tensor(name, (1, 4, rows, 8), "float32", 2) for name, rows in
-             [("x", 10), ("a", 10), ("b", 10), ("c", 5)]}  # fmt: skip
+    heights = {"x": 10, "a": 10, "b": 10, "c": 5}
+    rowed = {name: Tensor(name, (1, 4, rows, 8), "float32", 2) for name, rows in heights.items()}
     whole = {
         "p": Tensor("p", (1, 4, 0, 1), "float32", 2, partial_of="c"),
         "m": Tensor("m", (1, 4, 1, 1), "float32"),

@@ -21,9 +21,9 @@ FIRST, SECOND = (0, 1), (2, 3)
 def profile(graph) -> DeviceProfile:
     first = SegmentSamples(FIRST, {2: (0.2, 0.4, 0.3), 10: (1.0, 1.2, 0.9), 4: (0.3, 0.3, 0.6)})
     second = SegmentSamples(SECOND, {1: (0.1,), 5: (0.5,)})
-    return DeviceProfile(
-        "pi", "small", graph.digest, "aarch64, Pi, 4 cores", 2, "CPUExecutionProvider", {FIRST: first, SECOND: second}
-    )  # fmt: skip
+    segments = {FIRST: first, SECOND: second}
+    machine = "aarch64, Pi, 4 cores"
+    return DeviceProfile("pi", "small", graph.digest, machine, 2, "CPUExecutionProvider", segments)
 
 
 def test_medians_are_kept_and_interpolated(profile):
