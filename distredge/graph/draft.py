@@ -1,0 +1,242 @@
+"""An ONNX graph under construction: what the importer reads and rewrites before it becomes a Graph.
+
+Large tensors are taken out at once and kept beside the graph, so that shape inference and copies stay
+cheap however heavy the model is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from distredge.graph.model import Shape
+
+INLINE_BYTES = 1024
+"""Tensors smaller than this stay in the graph."""
+
+_PACKED = {getattr(TensorProto, n) for n in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2") if hasattr(TensorProto, n)}
+
+
+class Draft:
+    """A model's nodes, constants and shapes, in a form that is easy to change.
+
+    Attributes:
+        nodes: in topological order.
+        initializers: by name; large ones are stubs whose bytes are in `contents`.
+        contents: raw little-endian bytes of the large initializers.
+        shapes, dtypes: of every tensor whose shape is known; filled by `infer`.
+        dynamic: tensors whose shape depends on the data; `shapes` then holds that of one sample.
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        self.model = model
+        graph = model.graph
+        self.nodes: list[NodeProto] = list(graph.node)
+        self.contents: dict[str, bytes] = {}
+        self.initializers: dict[str, TensorProto] = {}
+        for tensor in graph.initializer:
+            self.initializers[tensor.name] = tensor
+            self._take_out(tensor)
+        self.inputs = [value for value in graph.input if value.name not in self.initializers]
+        self.outputs = list(graph.output)
+        self.opsets = {entry.domain or "": entry.version for entry in model.opset_import}
+        self.shapes: dict[str, Shape] = {}
+        self.dtypes: dict[str, str] = {}
+        self.dynamic: set[str] = set()
+        self._fresh = 0
+
+    @property
+    def opset(self) -> int:
+        return self.opsets.get("", self.opsets.get("ai.onnx", 1))
+
+    def _take_out(self, tensor: TensorProto) -> None:
+        raw = raw_bytes(tensor)
+        if raw is None or len(raw) < INLINE_BYTES:
+            return
+        self.contents[tensor.name] = raw
+        name, dims, kind = tensor.name, list(tensor.dims), tensor.data_type
+        tensor.Clear()
+        tensor.name, tensor.data_type, tensor.data_location = name, kind, TensorProto.EXTERNAL
+        tensor.dims.extend(dims)
+        tensor.external_data.add(key="location", value="pending")
+
+    def infer(self) -> None:
+        """Fill `shapes` and `dtypes` as far as ONNX's shape inference gets.
+
+        Raises:
+            onnx.shape_inference.InferenceError: the shapes contradict one another.
+        """
+        inferred = onnx.shape_inference.infer_shapes(self.to_model(values=False), data_prop=True)
+        self.shapes.clear()
+        self.dtypes.clear()
+        for tensor in self.initializers.values():
+            self.shapes[tensor.name] = tuple(tensor.dims)
+            self.dtypes[tensor.name] = dtype_name(tensor.data_type)
+        graph = inferred.graph
+        for value in (*graph.value_info, *graph.output, *graph.input):
+            self.learn(value)
+
+    def learn(self, value: onnx.ValueInfoProto) -> None:
+        """Take over a shape, if it is fixed."""
+        if value.type.WhichOneof("value") != "tensor_type":
+            self.dtypes.setdefault(value.name, "object")
+            return
+        kind = value.type.tensor_type
+        if kind.elem_type:
+            self.dtypes[value.name] = dtype_name(kind.elem_type)
+        if kind.HasField("shape") and all(d.HasField("dim_value") for d in kind.shape.dim):
+            self.shapes[value.name] = tuple(d.dim_value for d in kind.shape.dim)
+
+    def to_model(self, values: bool = True) -> ModelProto:
+        """The graph as a model; `values` adds the known shapes as value_info."""
+        model = ModelProto(ir_version=max(4, self.model.ir_version))
+        domains = {"", "ai.onnx"} | {inner.domain for node in self.nodes for inner in with_bodies(node)}
+        model.opset_import.extend(entry for entry in self.model.opset_import if entry.domain in domains)
+        graph = model.graph
+        graph.name = self.model.graph.name or "model"
+        graph.node.extend(self.nodes)
+        graph.input.extend(self.inputs)
+        graph.output.extend(self.outputs)
+        used = {name for node in self.nodes for name in node_inputs(node)} | {o.name for o in self.outputs}
+        graph.initializer.extend(t for name, t in self.initializers.items() if name in used)
+        if values:
+            listed = {value.name for value in (*self.inputs, *self.outputs)} | set(self.initializers)
+            for node in self.nodes:
+                for name in node.output:
+                    if name and name not in listed and name in self.dtypes:
+                        graph.value_info.append(self.value_info(name))
+        return model
+
+    def value_info(self, name: str) -> onnx.ValueInfoProto:
+        dtype = self.dtypes[name]
+        element = TensorProto.STRING if dtype == "object" else helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        return helper.make_tensor_value_info(name, element, self.shapes.get(name))
+
+    def constant(self, name: str) -> np.ndarray[Any, Any] | None:
+        """The value of a constant, small or large; None where `name` is computed."""
+        tensor = self.initializers.get(name)
+        if tensor is None:
+            return None
+        if name in self.contents:
+            dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            return np.frombuffer(self.contents[name], dtype).reshape(tuple(tensor.dims))
+        return numpy_helper.to_array(tensor)
+
+    def small_constant(self, name: str) -> np.ndarray[Any, Any] | None:
+        """The value of a constant that holds sizes or axes rather than weights."""
+        return None if name in self.contents else self.constant(name)
+
+    def add_constant(self, value: np.ndarray[Any, Any], hint: str) -> str:
+        """Add a constant under a new name and return the name."""
+        name = self.fresh(hint)
+        tensor = numpy_helper.from_array(value, name)
+        self.initializers[name] = tensor
+        self._take_out(tensor)
+        self.shapes[name], self.dtypes[name] = tuple(value.shape), value.dtype.name
+        return name
+
+    def fresh(self, hint: str) -> str:
+        """A tensor or node name that nothing else has."""
+        self._fresh += 1
+        return f"{hint}/distredge_{self._fresh}"
+
+    def producers(self) -> dict[str, NodeProto]:
+        return {name: node for node in self.nodes for name in node.output if name}
+
+    def consumers(self) -> dict[str, list[NodeProto]]:
+        found: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node_inputs(node)):
+                if name:
+                    found.setdefault(name, []).append(node)
+        return found
+
+    def name_nodes(self) -> None:
+        """Give every node a name that is unique."""
+        taken = {node.name for node in self.nodes}
+        seen: set[str] = set()
+        for index, node in enumerate(self.nodes):
+            if not node.name or node.name in seen:
+                base = node.name or f"{node.op_type}_{index}"
+                number, name = 1, base
+                while name in taken:
+                    number, name = number + 1, f"{base}_{number + 1}"
+                node.name = name
+                taken.add(name)
+            seen.add(node.name)
+
+
+def raw_bytes(tensor: TensorProto) -> bytes | None:
+    """A tensor's little-endian bytes; None for strings and types packed below a byte."""
+    if tensor.data_type == TensorProto.STRING or tensor.data_type in _PACKED:
+        return None
+    return tensor.raw_data if tensor.HasField("raw_data") else numpy_helper.to_array(tensor).tobytes()
+
+
+def dtype_name(element: int) -> str:
+    """numpy's name of an ONNX element type; "object" for strings."""
+    if element == TensorProto.STRING:
+        return "object"
+    return np.dtype(helper.tensor_dtype_to_np_dtype(element)).name
+
+
+def attributes_of(node: NodeProto) -> dict[str, Any]:
+    """Attributes as plain Python values; text decoded, graphs left out."""
+    plain: dict[str, Any] = {}
+    for attribute in node.attribute:
+        if attribute.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS, AttributeProto.SPARSE_TENSOR):
+            continue
+        value = helper.get_attribute_value(attribute)
+        plain[attribute.name] = value.decode(errors="replace") if isinstance(value, bytes) else value
+        if attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS):
+            plain[attribute.name] = list(value)
+    return plain
+
+
+def set_attribute(node: NodeProto, name: str, value: object) -> None:
+    """Set one attribute; None removes it."""
+    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    if value is not None:
+        node.attribute.append(helper.make_attribute(name, list(value) if isinstance(value, tuple) else value))
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def with_bodies(node: NodeProto) -> Iterator[NodeProto]:
+    """The node and every node in its bodies."""
+    yield node
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            yield from with_bodies(inner)
+
+
+def captured(node: NodeProto) -> tuple[str, ...]:
+    """Names that the bodies of If, Loop or Scan take from around them."""
+    found: dict[str, None] = {}
+    for graph in subgraphs(node):
+        own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+        for inner in graph.node:
+            found.update(dict.fromkeys(n for n in node_inputs(inner) if n and n not in own))
+            own.update(inner.output)
+        found.update(dict.fromkeys(value.name for value in graph.output if value.name not in own))
+    return tuple(found)
+
+
+def node_inputs(node: NodeProto) -> tuple[str, ...]:
+    """The node's inputs and, behind them, what its bodies capture."""
+    own = tuple(node.input)
+    return own + tuple(name for name in captured(node) if name not in own)
+
+

@@ -1,0 +1,232 @@
+"""From a file to a small, static ONNX model: load, fix the input shapes, let onnxruntime fold the rest."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnxruntime
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, TensorProto
+
+from distredge.errors import InputError, ModelError
+from distredge.graph.draft import dtype_name
+from distredge.graph.model import Shape
+
+DISABLED_OPTIMIZERS = ["MatMulAddFusion", "SimplifiedLayerNormFusion"]
+"""Basic-level passes that hide rows or leave pure ONNX.
+
+MatMulAddFusion turns an NHWC MatMul + Add into Reshape-Gemm-Reshape.
+"""
+
+_LIMIT_BYTES = 2**31 - 2**20
+_DIMENSION_LETTERS = {3: "NCL", 4: "NCHW", 5: "NCDHW"}
+
+
+@dataclass(frozen=True)
+class InputInfo:
+    """A model input or output as the file declares it.
+
+    Attributes:
+        dtype: numpy's name.
+        shape: fixed dimensions as numbers, symbolic ones by name, unknown ones as None.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+
+def read_proto(source: str | Path | bytes) -> ModelProto:
+    """Load a model, external data included.
+
+    Raises:
+        ModelError: no such file, or not a whole ONNX model.
+    """
+    if isinstance(source, bytes):
+        return _parsed(source, "the given bytes", None)
+    path = Path(source)
+    if not path.is_file():
+        raise ModelError(f"no model file at {path}", path=path)
+    if path.stat().st_size > _LIMIT_BYTES:
+        raise ModelError(f"{path} is larger than 2 GB, which DistrEdge does not handle", path=path)
+    return _parsed(path.read_bytes(), str(path), path.parent)
+
+
+def _parsed(data: bytes, where: str, folder: Path | None) -> ModelProto:
+    model = ModelProto()
+    try:
+        model.ParseFromString(data)
+    except (DecodeError, RuntimeError) as error:
+        raise ModelError(f"{where} is not an ONNX model, or only part of one", source=where) from error
+    if not model.graph.node or not model.opset_import:
+        raise ModelError(f"{where} is not an ONNX model: it has no operators", source=where)
+    external = [t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]
+    if external and folder is None:
+        raise ModelError(
+            f"{where} keep weights in another file ({external[0].name}); give the model's path instead", source=where
+        )
+    if external:
+        try:
+            onnx.load_external_data_for_model(model, str(folder))
+        except Exception as error:
+            raise ModelError(f"{where}: its weights file cannot be read ({first_line(error)})", source=where) from error
+    if sum(len(t.raw_data) for t in model.graph.initializer) > _LIMIT_BYTES:
+        raise ModelError(f"{where} holds more than 2 GB of weights, which DistrEdge does not handle", source=where)
+    return model
+
+
+def declared_inputs(model: ModelProto) -> tuple[InputInfo, ...]:
+    """The inputs that a caller feeds: initializers that are listed as inputs are not."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return tuple(_info(value) for value in model.graph.input if value.name not in constants)
+
+
+def declared_outputs(model: ModelProto) -> tuple[InputInfo, ...]:
+    return tuple(_info(value) for value in model.graph.output)
+
+
+def _info(value: onnx.ValueInfoProto) -> InputInfo:
+    if value.type.WhichOneof("value") != "tensor_type":
+        return InputInfo(value.name, "object", ())
+    kind = value.type.tensor_type
+    dims: list[int | str | None] = []
+    for dim in kind.shape.dim:
+        # Some exporters write 0 or -1 for "unknown".
+        known = dim.HasField("dim_value") and dim.dim_value > 0
+        dims.append(dim.dim_value if known else (dim.dim_param or None))
+    return InputInfo(value.name, dtype_name(kind.elem_type) if kind.elem_type else "object", tuple(dims))
+
+
+def fixed_shapes(infos: tuple[InputInfo, ...], given: Mapping[str, Shape]) -> dict[str, Shape]:
+    """A shape for every input.
+
+    A batch dimension that alone is undefined becomes 1.
+
+    Raises:
+        InputError: an unknown name, a wrong rank, another size than the file fixes, or a dimension
+            that nobody defined.
+    """
+    names = [info.name for info in infos]
+    for name in given:
+        if name not in names:
+            raise InputError(f"the model has no input {name!r}; its inputs are {', '.join(names)}", input=name)
+    symbols: dict[str, int] = {}
+    for info in infos:
+        if info.name in given:
+            _check_shape(info, given[info.name])
+            symbols.update(
+                (d, size) for d, size in zip(info.shape, given[info.name], strict=True) if isinstance(d, str)
+            )
+    shapes: dict[str, Shape] = {}
+    for info in infos:
+        dims = [symbols.get(d, d) if isinstance(d, str) else d for d in info.shape]
+        if info.name in given:
+            dims = list(given[info.name])
+        undefined = [i for i, d in enumerate(dims) if not isinstance(d, int)]
+        if undefined == [0] and len(dims) > 1:
+            dims[0], undefined = 1, []
+        if undefined:
+            raise InputError(
+                f"input {info.name!r} has no fixed shape; give one with --input-shape {info.name}={_example(info)}",
+                input=info.name,
+                shape=info.shape,
+            )
+        shapes[info.name] = tuple(d for d in dims if isinstance(d, int))
+    return shapes
+
+
+def _check_shape(info: InputInfo, shape: Shape) -> None:
+    said = "x".join(map(str, shape))
+    if len(shape) != len(info.shape):
+        raise InputError(
+            f"input {info.name!r} has {len(info.shape)} dimensions ({_example(info)}), but {said} has {len(shape)}",
+            input=info.name,
+        )
+    if any(not isinstance(d, int) or d < 1 for d in shape):
+        raise InputError(f"input {info.name!r}: every dimension must be at least 1, not {said}", input=info.name)
+    if any(isinstance(d, int) and d != size for d, size in zip(info.shape, shape, strict=True)):
+        raise InputError(f"input {info.name!r} must be {_example(info)}, not {said}", input=info.name)
+
+
+def _example(info: InputInfo) -> str:
+    """The shape as the user may type it, letters for what is open: 1x3xHxW."""
+    letters = _DIMENSION_LETTERS.get(len(info.shape), "")
+    parts = []
+    for i, dim in enumerate(info.shape):
+        if isinstance(dim, int):
+            parts.append(str(dim))
+        elif i == 0:
+            parts.append("1")
+        else:
+            parts.append(letters[i] if letters else f"D{i}")
+    return "x".join(parts)
+
+
+def simplified(model: ModelProto, shapes: Mapping[str, Shape], given: bool) -> ModelProto:
+    """Fix the shapes and run onnxruntime's basic offline optimiser. Changes `model`.
+
+    Args:
+        given: the caller chose the shapes, so that a refusal is about them.
+
+    Raises:
+        InputError: onnxruntime refuses these shapes.
+        ModelError: onnxruntime refuses the model.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(4, model.ir_version)
+    del model.graph.value_info[:]
+    for value in model.graph.input:
+        if value.name in shapes:
+            del value.type.tensor_type.shape.dim[:]
+            for size in shapes[value.name]:
+                value.type.tensor_type.shape.dim.add(dim_value=size)
+    for value in model.graph.output:
+        # What the file says of its outputs may hold for other input shapes only.
+        if value.type.WhichOneof("value") == "tensor_type":
+            value.type.tensor_type.ClearField("shape")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    with tempfile.TemporaryDirectory(prefix="distredge-") as folder:
+        target = Path(folder) / "simplified.onnx"
+        options.optimized_model_filepath = str(target)
+        try:
+            onnxruntime.InferenceSession(
+                model.SerializeToString(),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=DISABLED_OPTIMIZERS,
+            )
+        except Exception as error:
+            raise refusal(error, shapes, given) from error
+        result = ModelProto()
+        result.ParseFromString(target.read_bytes())
+    return result
+
+
+def refusal(error: Exception, shapes: Mapping[str, Shape], given: bool) -> ModelError | InputError:
+    """onnxruntime's or onnx's complaint in one line."""
+    said = first_line(error)
+    if given:
+        shown = ", ".join(f"{name}={'x'.join(map(str, shape))}" for name, shape in shapes.items())
+        return InputError(f"the model does not accept {shown}: {said}", shapes=dict(shapes))
+    return ModelError(f"onnxruntime does not run this model: {said}")
+
+
+def first_line(error: BaseException, limit: int = 160) -> str:
+    """The part of a library's error that a user can act on, on one line."""
+    text = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
+    text = re.sub(r"^(Load model from .*? failed:|Failed to load model with error:)\s*", "", text)
+    text = re.sub(r"^(/\S+:\d+ .*?\)|Exception during initialization:)\s*", "", text)
+    return text if len(text) <= limit else text[: limit - 3].rstrip() + "..."
