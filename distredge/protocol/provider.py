@@ -23,10 +23,11 @@ from distredge.protocol.events import (
 
 @dataclass(slots=True)
 class _Frame:
-    """What one frame still waits for on this device."""
+    """What one frame still waits for on this device, and how many of the tasks were started."""
 
     missing: dict[int, int]
     arrived: set[int]
+    started: int
     unfinished: int
 
 
@@ -34,7 +35,8 @@ class ProviderState:
     """One device's state machine under one plan.
 
     It knows tasks and the transfer ids that each waits for, nothing else. The compute unit runs one
-    part at a time: of those that are ready, the oldest frame's first, then the earliest task.
+    part at a time. The tasks of one frame run in the plan's order, which makes a frame's time
+    predictable; of several frames whose next task is ready, the oldest goes first.
 
     Args:
         plan: the compiled plan.
@@ -46,6 +48,7 @@ class ProviderState:
         self.device = device
         self.frame_limit = frame_limit
         tasks = [task for task in plan.tasks if task.device == device]
+        self._order = tuple(task.id for task in tasks)
         self._waits = {task.id: _sources(task) for task in tasks}
         self._waiting_for_transfer = _invert(tasks, lambda piece: piece[0])
         self._waiting_for_task = _invert(tasks, lambda piece: piece[1])
@@ -55,7 +58,7 @@ class ProviderState:
                 self._sends[transfer.task].append(transfer.id)
         self._expected = {t.id for t in plan.transfers if t.target == device}
         self._frames: dict[int, _Frame] = {}
-        self._ready: list[tuple[int, int]] = []
+        self._ready: list[int] = []
         self._running: tuple[int, int] | None = None
         self._done: _FrameSet = _FrameSet()
 
@@ -94,17 +97,20 @@ class ProviderState:
 
     def _open(self, number: int) -> _Frame:
         missing = {task: len(sources) for task, sources in self._waits.items()}
-        frame = self._frames[number] = _Frame(missing, set(), len(missing))
-        for task, count in missing.items():
-            if count == 0:
-                heappush(self._ready, (number, task))
+        frame = self._frames[number] = _Frame(missing, set(), 0, len(missing))
+        self._queue(number, frame)
         return frame
+
+    def _queue(self, number: int, frame: _Frame) -> None:
+        """Makes the frame a candidate if its next task, in the plan's order, waits for nothing."""
+        if frame.started < len(self._order) and frame.missing[self._order[frame.started]] == 0:
+            heappush(self._ready, number)
 
     def _less_missing(self, number: int, frame: _Frame, tasks: tuple[int, ...]) -> None:
         for task in tasks:
             frame.missing[task] -= 1
-            if frame.missing[task] == 0:
-                heappush(self._ready, (number, task))
+            if frame.missing[task] == 0 and self._order[frame.started] == task:
+                heappush(self._ready, number)
 
     def _part_finished(self, event: PartFinished) -> list[Instruction]:
         if self._running != (event.frame, event.task):
@@ -123,7 +129,7 @@ class ProviderState:
     def _frame_dropped(self, event: FrameDropped) -> list[Instruction]:
         if event.frame not in self._frames:
             return []
-        self._ready = sorted(item for item in self._ready if item[0] != event.frame)
+        self._ready = sorted(frame for frame in self._ready if frame != event.frame)
         return [self._close(event.frame)]
 
     def _close(self, number: int) -> Instruction:
@@ -134,8 +140,13 @@ class ProviderState:
     def _next(self) -> list[Instruction]:
         if self._running is not None or not self._ready:
             return []
-        self._running = heappop(self._ready)
-        return [RunPart(*self._running)]
+        number = heappop(self._ready)
+        frame = self._frames[number]
+        task = self._order[frame.started]
+        frame.started += 1
+        self._running = (number, task)
+        self._queue(number, frame)
+        return [RunPart(number, task)]
 
 
 class _FrameSet:

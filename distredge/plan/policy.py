@@ -1,0 +1,105 @@
+"""What a policy is, what it is asked, and how it is found by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from math import inf
+from typing import Protocol
+
+from distredge.cluster.network import Network
+from distredge.cluster.segment import ComputeTimes
+from distredge.errors import PolicyError
+from distredge.graph.model import Graph
+from distredge.plan.strategy import Strategy
+
+GROUP = "distredge.policies"
+
+
+@dataclass(frozen=True)
+class Device:
+    """One provider, as a planner sees it.
+
+    Attributes:
+        name: unique in the cluster.
+        times: rows -> seconds for this model.
+        memory_bytes: what its parts' weights and activations may take.
+    """
+
+    name: str
+    times: ComputeTimes
+    memory_bytes: float = inf
+
+
+@dataclass(frozen=True)
+class PlanningProblem:
+    """What a policy is asked: share out this model over these devices.
+
+    Attributes:
+        graph: the model.
+        devices: the providers, in the order of a strategy's parts.
+        network: their links and the requester's.
+        seed: of everything random.
+        budget_s: how long the policy may think; those that need no search ignore it.
+    """
+
+    graph: Graph
+    devices: tuple[Device, ...]
+    network: Network
+    seed: int = 0
+    budget_s: float = 2.0
+
+
+class Policy(Protocol):
+    """Whatever yields a strategy. Instances hold their own settings; the same problem and settings give
+    the same strategy, unless the budget is what ends the search."""
+
+    name: str
+
+    def find_strategy(self, problem: PlanningProblem) -> Strategy:
+        """One split decision per volume, each with one part per device of the problem.
+
+        Raises:
+            PolicyError: it cannot decide here (memory too small for the model, a package missing).
+        """
+        ...
+
+
+@cache
+def _entries() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def policy_names() -> tuple[str, ...]:
+    """All installed policies; none of them is imported."""
+    return tuple(sorted(_entries()))
+
+
+def get_policy(name: str, **settings: object) -> Policy:
+    """A policy by name.
+
+    Args:
+        name: of an entry point in the group `distredge.policies`.
+        settings: the policy's own.
+
+    Raises:
+        PolicyError: there is none of that name, or a package that it needs is not installed.
+    """
+    entry = _entries().get(name)
+    if entry is None:
+        raise PolicyError(f"there is no policy {name!r}; there are {', '.join(policy_names())}", policy=name)
+    try:
+        factory = entry.load()
+    except ImportError as error:
+        raise PolicyError(
+            f"policy {name!r} needs the package {error.name!r}; pip install 'distredge[planner]'", policy=name
+        ) from error
+    policy: Policy = factory(**settings)
+    return policy
+
+
+def find_strategy(problem: PlanningProblem, policy: str | Policy = "auto") -> Strategy:
+    """The strategy that a policy, given by name or itself, finds for a problem."""
+    chosen = get_policy(policy) if isinstance(policy, str) else policy
+    return chosen.find_strategy(problem)
