@@ -131,8 +131,8 @@ def _restarted(op: Operation, axes: Axes, builder: Builder | None) -> Ruling:
 
 
 def candidates(shape: Shape, dtype: str) -> list[int | None]:
-    """Axes that may be an input's rows, most likely first; None: whole."""
-    axes: list[int | None] = [axis for axis, size in enumerate(shape) if size > 1 and axis > 0]
+    """Axes that may be an input's rows, most likely first; None: whole. A batch is not rows."""
+    axes: list[int | None] = [a for a, size in enumerate(shape) if size > 1 and (a > 0 or len(shape) == 2)]
     axes.sort(key=lambda axis: (axis != ROW_AXIS, axis))
     return [*axes, None] if dtype != "object" else [None]
 

@@ -29,6 +29,7 @@ class Draft:
         initializers: by name; large ones are stubs whose bytes are in `contents`.
         contents: raw little-endian bytes of the large initializers.
         shapes, dtypes: of every tensor whose shape is known; filled by `infer`.
+        known: shapes and dtypes that ONNX's inference is told, since it does not find them itself.
         dynamic: tensors whose shape depends on the data; `shapes` then holds that of one sample.
     """
 
@@ -47,6 +48,7 @@ class Draft:
         self.shapes: dict[str, Shape] = {}
         self.dtypes: dict[str, str] = {}
         self.dynamic: set[str] = set()
+        self.known: dict[str, tuple[Shape, str]] = {}
         self._fresh = 0
 
     @property
@@ -70,7 +72,10 @@ class Draft:
         Raises:
             onnx.shape_inference.InferenceError: the shapes contradict one another.
         """
-        inferred = onnx.shape_inference.infer_shapes(self.to_model(values=False), data_prop=True)
+        model = self.to_model(values=False)
+        for name, (shape, dtype) in self.known.items():
+            _pretend_input(model.graph, name, shape, dtype)
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
         self.shapes.clear()
         self.dtypes.clear()
         for tensor in self.initializers.values():
@@ -168,6 +173,16 @@ class Draft:
                 node.name = name
                 taken.add(name)
             seen.add(node.name)
+
+
+def _pretend_input(graph: GraphProto, name: str, shape: Shape, dtype: str) -> None:
+    """Make a computed tensor an input, so that inference takes its shape as given."""
+    for node in graph.node:
+        for i, made in enumerate(node.output):
+            if made == name:
+                node.output[i] = f"{name}/inferred"
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph.input.append(helper.make_tensor_value_info(name, element, shape))
 
 
 def raw_bytes(tensor: TensorProto) -> bytes | None:

@@ -42,7 +42,7 @@ def resize(op: Operation, axes: Axes) -> Ruling:
     matrix = _weights(op.op_type, op.opset, _hashable(op.attributes), form.kind, shape[row], out[row], form.given)
     read: Axes = (row if shape[row] > 1 else None,) + (None,) * (len(axes) - 1)
     if shape[row] > 1:
-        shifted = _shifted(read, row, matrix, form)
+        shifted = _shifted(read, row, matrix, form, str(op.attributes.get("coordinate_transformation_mode", "")))
         if shifted is not None:
             return Ruling(shifted, (row,))
     return Ruling(_tapped(op, read, row, matrix, form), (row,))
@@ -108,7 +108,9 @@ class _SizeForm:
         return self.kind != "sizes" and (self.at is None or float(self.values[self.at]) == row_scale)
 
 
-def _shifted(read: Axes, row: int, matrix: Matrix, form: _SizeForm) -> ShiftedResizeRule | None:
+def _shifted(
+    read: Axes, row: int, matrix: Matrix, form: _SizeForm, coordinates: str
+) -> ShiftedResizeRule | None:
     """The rule for weights that repeat, or None."""
     out_rows, rows = matrix.shape
     scale = float(form.row_scale)
@@ -121,6 +123,10 @@ def _shifted(read: Axes, row: int, matrix: Matrix, form: _SizeForm) -> ShiftedRe
         return None
     if grow == step and np.array_equal(matrix, np.eye(rows, dtype=np.float32)):
         return ShiftedResizeRule(read, rows, 1, 1, (0,), (0,), row, fixed)
+    if coordinates == "align_corners":
+        return None  # the scale of a part would follow from the part's length
+    # pytorch_half_pixel treats an output of one row as a case of its own.
+    periods = 2 if grow == 1 and coordinates == "pytorch_half_pixel" else 1
     above, below = [], []
     for phase in range(grow):
         shifts = np.arange(phase, out_rows, grow) // grow * step
@@ -140,7 +146,7 @@ def _shifted(read: Axes, row: int, matrix: Matrix, form: _SizeForm) -> ShiftedRe
                 return None
         above.append(low)
         below.append(high)
-    return ShiftedResizeRule(read, rows, grow, step, tuple(above), tuple(below), row, fixed)
+    return ShiftedResizeRule(read, rows, grow, step, tuple(above), tuple(below), row, fixed, periods)
 
 
 def _tapped(op: Operation, read: Axes, row: int, matrix: Matrix, form: _SizeForm) -> TappedResizeRule:

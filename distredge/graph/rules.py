@@ -279,6 +279,7 @@ class ShiftedResizeRule:
 
     Attributes:
         above, below: first and last input row read by output row r of a period, from the period's start.
+        periods: the fewest periods for which the node works as it does on the whole.
     """
 
     axes: Axes
@@ -289,16 +290,22 @@ class ShiftedResizeRule:
     below: tuple[int, ...]
     out_axis: int
     fixed: Edit | None
+    periods: int = 1
     kind: str = "scaling"
 
     def needs(self, out: Rows) -> tuple[Rows | None, ...]:
-        phases = range(out.start, min(out.stop, out.start + self.grow))
-        start = min(r // self.grow * self.step + self.above[r % self.grow] for r in phases)
-        phases = range(max(out.start, out.stop - self.grow), out.stop)
-        stop = max(r // self.grow * self.step + self.below[r % self.grow] + 1 for r in phases)
+        first = range(out.start, min(out.stop, out.start + self.grow))
+        last = range(max(out.start, out.stop - self.grow), out.stop)
+        # The node makes whole periods: the part has every period that the wanted rows lie in.
+        start = min(r // self.grow * self.step + min(0, self.above[r % self.grow]) for r in first)
+        stop = max(r // self.grow * self.step + max(self.step, self.below[r % self.grow] + 1) for r in last)
         start = max(0, start) // self.step * self.step
         stop = min(self.height, -(-stop // self.step) * self.step)
-        return read_rows(self.axes, Rows(min(start, stop - 1), stop))
+        missing = self.periods * self.step - (stop - start)
+        if missing > 0:
+            stop = min(self.height, stop + missing)
+            start = max(0, min(start, stop - self.periods * self.step))
+        return read_rows(self.axes, Rows(start, stop))
 
     def edit(self, out: Rows) -> Edit | None:
         source = self.needs(out)[0]

@@ -9,10 +9,8 @@ import onnx
 import onnxruntime
 
 from distredge.errors import ModelError
-from distredge.graph.draft import Draft
+from distredge.graph.draft import Draft, attributes_of
 from distredge.graph.simplify import first_line
-
-_DATA_DEPENDENT = frozenset({"NonZero", "NonMaxSuppression", "Unique", "Compress", "StringSplit"})
 
 
 def complete_shapes(draft: Draft) -> None:
@@ -20,20 +18,64 @@ def complete_shapes(draft: Draft) -> None:
 
     Raises:
         ModelError: the model does not run.
+        onnx.shape_inference.InferenceError: the shapes contradict one another.
     """
-    draft.infer()
-    wanted = [n for node in draft.nodes for n in node.output if n and n not in draft.shapes]
+    _infer(draft)
     draft.dynamic = set()
+    wanted = _unknown(draft)
     if not wanted:
         return
-    draft.dynamic.update(wanted)
-    for name, value in _run_once(draft, wanted).items():
-        if isinstance(value, np.ndarray):
-            draft.shapes[name] = value.shape
-            draft.dtypes[name] = value.dtype.name
-        else:
-            draft.shapes[name] = ()
-            draft.dtypes[name] = "object"
+    seen = _run_once(draft, wanted)
+    # onnxruntime's own operators are unknown to ONNX's inference, but their shapes are as fixed as any.
+    for node in draft.nodes:
+        if node.domain == "com.microsoft" and all(not n or n in draft.shapes for n in node.input):
+            for name in node.output:
+                if isinstance(seen.get(name), np.ndarray):
+                    draft.known[name] = (seen[name].shape, seen[name].dtype.name)
+            _infer(draft)
+    draft.dynamic.update(_unknown(draft))
+    for name in draft.dynamic:
+        value = seen[name]
+        listed = not isinstance(value, np.ndarray)
+        draft.shapes[name], draft.dtypes[name] = ((), "object") if listed else (value.shape, value.dtype.name)
+
+
+def _unknown(draft: Draft) -> list[str]:
+    return [name for node in draft.nodes for name in node.output if name and name not in draft.shapes]
+
+
+def _infer(draft: Draft) -> None:
+    draft.infer()
+    while _correct_ceil_pools(draft):
+        draft.infer()
+
+
+def _correct_ceil_pools(draft: Draft) -> bool:
+    """onnxruntime leaves out a last window that starts in the padding; ONNX's inference counts it.
+
+    Returns:
+        Whether a pool's shape was corrected, so that what lies behind has to be inferred again.
+    """
+    for node in draft.nodes:
+        if node.op_type not in ("AveragePool", "MaxPool", "LpPool") or node.output[0] in draft.known:
+            continue
+        shape, out = draft.shapes.get(node.input[0]), draft.shapes.get(node.output[0])
+        attributes = attributes_of(node)
+        if not attributes.get("ceil_mode") or attributes.get("auto_pad", "NOTSET") not in ("", "NOTSET"):
+            continue
+        if shape is None or out is None:
+            continue
+        rank = len(shape) - 2
+        strides = attributes.get("strides") or [1] * rank
+        pads = attributes.get("pads") or [0] * (2 * rank)
+        sizes = tuple(
+            n - 1 if (n - 1) * stride >= size + begin else n
+            for n, stride, size, begin in zip(out[2:], strides, shape[2:], pads[:rank], strict=True)
+        )
+        if sizes != out[2:]:
+            draft.known[node.output[0]] = ((*out[:2], *sizes), draft.dtypes[node.output[0]])
+            return True
+    return False
 
 
 def _run_once(draft: Draft, wanted: list[str]) -> dict[str, Any]:
