@@ -60,3 +60,9 @@ class PeerLostError(PeerError):
 
 class ProfileError(DistrEdgeError):
     """A device profile is malformed, of another model or machine, or lacks what is asked of it."""
+
+
+class TestbedError(DistrEdgeError):
+    """The testbed cannot be made or changed: not root, a tool is missing, a name is taken."""
+
+    __test__ = False  # the name is no test's
