@@ -13,24 +13,24 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from distredge.cluster.hosts import load_hosts as load_hosts
-    from distredge.errors import (
-        DistrEdgeError as DistrEdgeError,
-        HostsError as HostsError,
-        InputError as InputError,
-        ModelError as ModelError,
-        PeerError as PeerError,
-        PeerLostError as PeerLostError,
-        PeerTimeoutError as PeerTimeoutError,
-        PolicyError as PolicyError,
-        PortInUseError as PortInUseError,
-        ProtocolError as ProtocolError,
-        StrategyError as StrategyError,
-    )
+    from distredge.errors import DistrEdgeError as DistrEdgeError
+    from distredge.errors import HostsError as HostsError
+    from distredge.errors import InputError as InputError
+    from distredge.errors import ModelError as ModelError
+    from distredge.errors import PeerError as PeerError
+    from distredge.errors import PeerLostError as PeerLostError
+    from distredge.errors import PeerTimeoutError as PeerTimeoutError
+    from distredge.errors import PolicyError as PolicyError
+    from distredge.errors import PortInUseError as PortInUseError
+    from distredge.errors import ProtocolError as ProtocolError
+    from distredge.errors import StrategyError as StrategyError
     from distredge.graph.importer import load_model as load_model
     from distredge.plan.compile import compile_plan as compile_plan
-    from distredge.plan.execution import ExecutionPlan as Plan
-    from distredge.plan.policy import find_strategy as find_strategy, get_policy as get_policy
-    from distredge.runtime.session import InferenceSession as InferenceSession, connect as connect
+    from distredge.plan.execution import ExecutionPlan as Plan  # noqa: F401
+    from distredge.plan.policy import find_strategy as find_strategy
+    from distredge.plan.policy import get_policy as get_policy
+    from distredge.runtime.session import InferenceSession as InferenceSession
+    from distredge.runtime.session import connect as connect
 
 # public name -> (module, name in it)
 _PUBLIC = {
@@ -55,7 +55,7 @@ _PUBLIC = {
     "StrategyError": ("distredge.errors", "StrategyError"),
 }
 
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> object:

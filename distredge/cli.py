@@ -1,0 +1,60 @@
+"""The `distredge` command: finds the subcommand, prints errors as one line, chooses the exit code.
+
+Each subcommand is one module of `distredge.commands` with `add_parser(subparsers)` and
+`run(args) -> int`. These modules import what they need inside `run`, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from distredge import __version__
+from distredge.errors import DistrEdgeError
+
+COMMANDS = ("inspect", "verify", "zoo")
+INTERRUPTED = 128 + signal.SIGINT
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="distredge",
+        description="Run one CNN on several unequal devices by splitting the rows of its feature maps.",
+    )
+    parser.add_argument("--version", action="version", version=f"distredge {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        command = import_module(f"distredge.commands.{name}")
+        command.add_parser(subparsers).set_defaults(run=command.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        The exit code: what the command returns, 2 for bad input, 130 after Ctrl-C.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except DistrEdgeError as error:
+        print(f"distredge: error: {one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (`| head`) has gone. Nothing may be flushed to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def one_line(error: BaseException) -> str:
+    """The message without line breaks: libraries' own messages, quoted in ours, often have some."""
+    return " ".join(str(error).split())

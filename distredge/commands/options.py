@@ -1,0 +1,113 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from distredge.errors import InputError
+
+if TYPE_CHECKING:
+    from distredge.graph.importer import Model
+
+Shape = tuple[int, ...]
+
+
+def add_input_shape(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input-shape",
+        action="append",
+        default=[],
+        metavar="[NAME=]1x3x640x640",
+        help="fix the shape of an input; repeat it for several inputs, leave NAME out if there is one",
+    )
+
+
+def parse_input_shapes(values: Iterable[str]) -> dict[str, Shape]:
+    """Reads the values of `--input-shape`.
+
+    Returns:
+        Shapes by input name. The name is "" for a bare `1x3x640x640`, which stands for the only
+        input of a model.
+
+    Raises:
+        InputError: a value is malformed, or two are for the same input.
+    """
+    shapes: dict[str, Shape] = {}
+    for value in values:
+        name, equals, text = value.rpartition("=")
+        if equals and not name:
+            raise InputError(f"--input-shape {value}: the name in front of '=' is missing", value=value)
+        if name in shapes:
+            which = f"input {name}" if name else "the only input"
+            raise InputError(f"--input-shape {value}: the shape of {which} is given twice", value=value)
+        shapes[name] = _parse_shape(text, value)
+    if "" in shapes and len(shapes) > 1:
+        raise InputError("--input-shape: with several inputs, each value needs a name (NAME=1x3x640x640)")
+    return shapes
+
+
+def named_input_shapes(shapes: Mapping[str, Shape], inputs: Iterable[str]) -> dict[str, Shape]:
+    """Puts the model's input name in place of "", and checks the others.
+
+    Args:
+        shapes: from `parse_input_shapes`.
+        inputs: names of the model's inputs.
+
+    Raises:
+        InputError: a name that the model does not have, or a bare shape for a model with several inputs.
+    """
+    names = list(inputs)
+    named = {}
+    for name, shape in shapes.items():
+        if name and name not in names:
+            raise InputError(
+                f"--input-shape: the model has no input {name!r}; it has {', '.join(names)}", name=name
+            )
+        if not name and len(names) != 1:
+            raise InputError(
+                f"--input-shape: the model has {len(names)} inputs, so name one of {', '.join(names)}"
+            )
+        named[name or names[0]] = shape
+    return named
+
+
+def _parse_shape(text: str, value: str) -> Shape:
+    try:
+        shape = tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise InputError(
+            f"--input-shape {value}: {text!r} is no shape; write whole numbers of at least 1, as 1x3x640x640",
+            value=value,
+        )
+    return shape
+
+
+def non_negative(text: str) -> int:
+    """An argparse type: a whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def load_with_shapes(path: str, input_shapes: Iterable[str]) -> Model:
+    """Imports a model with the values of `--input-shape`.
+
+    Raises:
+        ModelError, InputError: see `distredge.graph.importer.load_model`.
+    """
+    from distredge.graph.importer import load_model, model_inputs
+
+    shapes = parse_input_shapes(input_shapes)
+    names = [info.name for info in model_inputs(path)] if shapes else []
+    return load_model(path, named_input_shapes(shapes, names))
