@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from math import inf
@@ -66,6 +67,25 @@ class Policy(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Decision:
+    """A strategy, and what a policy can say beyond it.
+
+    Attributes:
+        strategy: what a single frame takes.
+        winner: the policy whose strategy it is, where one chose among others.
+        latencies_s: simulated latency of each strategy it chose among, by policy; with `infinity` for those
+            that could not decide.
+        replicas: devices that each take whole frames of a stream, dealt to them by speed; empty: every
+            frame of a stream takes `strategy` too.
+    """
+
+    strategy: Strategy
+    winner: str = ""
+    latencies_s: Mapping[str, float] = field(default_factory=dict)
+    replicas: tuple[int, ...] = ()
+
+
 @cache
 def _entries() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
@@ -103,3 +123,12 @@ def find_strategy(problem: PlanningProblem, policy: str | Policy = "auto") -> St
     """The strategy that a policy, given by name or itself, finds for a problem."""
     chosen = get_policy(policy) if isinstance(policy, str) else policy
     return chosen.find_strategy(problem)
+
+
+def decide(problem: PlanningProblem, policy: str | Policy = "auto") -> Decision:
+    """As `find_strategy`, with everything that the policy can say; those that have no method `decide`
+    only have a strategy to tell of."""
+    chosen = get_policy(policy) if isinstance(policy, str) else policy
+    method = getattr(chosen, "decide", None)
+    decision: Decision = method(problem) if method else Decision(chosen.find_strategy(problem), chosen.name)
+    return decision

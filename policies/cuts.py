@@ -1,0 +1,81 @@
+"""Where a policy may cut the depth: borders of layers, and of these the ones that few tensors cross."""
+
+from __future__ import annotations
+
+from distredge.graph.model import Graph
+
+NARROW_LIMIT = 40
+"""Candidate cuts that a search considers; the tables of all volumes between them grow with its square."""
+
+
+def crossing(graph: Graph) -> dict[str, tuple[int, int]]:
+    """For each of `Graph.cut_points`: how many tensors cross there, and their bytes.
+
+    Graph inputs that are read behind the cut count too; what goes to the requester does not.
+    """
+    last_read = {name: max(readers) for name, readers in graph.consumers.items()}
+    made_at = {name: graph.producer.get(name, -1) for name in last_read}
+    count, size = [0] * (len(graph.nodes) + 1), [0] * (len(graph.nodes) + 1)
+    for name, last in last_read.items():
+        if graph.tensors[name].constant:
+            continue
+        start = max(0, made_at[name])
+        for steps, amount in ((count, 1), (size, graph.tensors[name].total_bytes)):
+            steps[start] += amount
+            steps[max(start, last)] -= amount
+    found, tensors, total = {}, 0, 0
+    cuts = {graph.producer[cut]: cut for cut in graph.cut_points}
+    for i in range(len(graph.nodes)):
+        tensors, total = tensors + count[i], total + size[i]
+        if i in cuts:
+            found[cuts[i]] = (tensors, total)
+    return found
+
+
+def layer_cuts(graph: Graph) -> tuple[str, ...]:
+    """Cuts after each whole layer: a convolution, or another node that does real work, with all that follows
+    it for free (activation, normalisation, pooling, reshaping) up to the next one.
+
+    Of the places between two layers the one that fewest tensors and bytes cross is taken, the last of equals:
+    so pooling belongs to the layer in front of it, which moves fewer bytes than a volume of its own.
+    """
+    across = crossing(graph)
+    cuts = {graph.producer[cut]: cut for cut in graph.cut_points}
+    body = [i for i in range(len(graph.nodes)) if i not in graph.tail]
+    working = [i for i in body if graph.nodes[i].macs]
+    found: list[str] = []
+    for before, behind in zip(working, working[1:], strict=False):
+        places = [cuts[i] for i in reversed(range(before, behind)) if i in cuts]
+        if places:
+            found.append(min(places, key=lambda cut: across[cut]))
+    return tuple(found)
+
+
+def narrow_cuts(graph: Graph, limit: int = NARROW_LIMIT) -> tuple[str, ...]:
+    """At most `limit` of `layer_cuts`, those that the fewest tensors and bytes cross, in topological order.
+
+    A chain of layers keeps all of its cuts. In a graph with branches those between blocks come first: a
+    cut through a residual block or an Inception module makes devices exchange rows of several tensors.
+    """
+    candidates = layer_cuts(graph)
+    if len(candidates) <= limit:
+        return candidates
+    across = crossing(graph)
+    kept = set(sorted(candidates, key=lambda cut: across[cut])[:limit])
+    return tuple(cut for cut in candidates if cut in kept)
+
+
+def stage_cuts(graph: Graph) -> tuple[str, ...]:
+    """One cut per height at which the model works: where the rows of what crosses become fewer.
+
+    Behind a pooling layer, in front of a strided convolution; among narrow cuts only.
+    """
+    cuts = narrow_cuts(graph)
+    found: list[str] = []
+    high = graph.tensors[cuts[0]].rows if cuts else 0
+    for before, behind in zip(cuts, cuts[1:], strict=False):
+        if (low := graph.tensors[behind].rows) < high:
+            pooled = "Pool" in graph.nodes[graph.producer[behind]].op_type
+            found.append(behind if pooled else before)
+            high = low
+    return tuple(dict.fromkeys(found))
