@@ -109,7 +109,8 @@ def _tensor(draft: Draft, rowing: Rowing, name: str) -> Tensor:
         axis = None
     quantum = rowing.quanta.get(name, 1) if axis is not None else 1
     constant = name in draft.initializers
-    return Tensor(name, shape, draft.dtypes.get(name, "object"), axis, constant, quantum)
+    dtype = draft.dtypes.get(name, "object")
+    return Tensor(name, shape, dtype, axis, constant, quantum, dynamic=name in draft.dynamic)
 
 
 def cut_points(graph: Graph) -> tuple[str, ...]:

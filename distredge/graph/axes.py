@@ -17,6 +17,7 @@ from distredge.graph.windows import ROW_AXIS, WINDOWS
 BUILDERS: dict[str, Builder] = {**POINTWISE, **LAYOUTS, **WINDOWS, **RESIZES}
 """Every operator that may be split; any other is a barrier."""
 
+_BODIES = dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), "a part of the model that runs on a condition or in a loop")
 _MAX_HYPOTHESES = 64
 
 
@@ -98,7 +99,7 @@ def rule_for(op: Operation, axes: Axes) -> Ruling:
     if all(axis is None for axis in axes):
         ruling = _restarted(op, axes, builder)
     elif builder is None:
-        raise NotByRows(f"unknown operator {op.op_type}")
+        raise NotByRows(_BODIES.get(op.op_type) or f"unknown operator {op.op_type}")
     else:
         ruling = builder(op, axes)
     if ruling.reduces:

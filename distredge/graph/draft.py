@@ -144,6 +144,16 @@ class Draft:
         self.shapes[name], self.dtypes[name] = tuple(value.shape), value.dtype.name
         return name
 
+    def rename_constant(self, old: str, new: str) -> None:
+        """Give a constant another name, wherever it is read."""
+        tensor = self.initializers.pop(old)
+        tensor.name = new
+        self.initializers[new] = tensor
+        if old in self.contents:
+            self.contents[new] = self.contents.pop(old)
+        for node in self.nodes:
+            _rename_inputs(node, old, new)
+
     def fresh(self, hint: str) -> str:
         """A tensor or node name that nothing else has."""
         self._fresh += 1
@@ -247,6 +257,15 @@ def captured(node: NodeProto) -> tuple[str, ...]:
             own.update(inner.output)
         found.update(dict.fromkeys(value.name for value in graph.output if value.name not in own))
     return tuple(found)
+
+
+def _rename_inputs(node: NodeProto, old: str, new: str) -> None:
+    for i, name in enumerate(node.input):
+        if name == old:
+            node.input[i] = new
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            _rename_inputs(inner, old, new)
 
 
 def node_inputs(node: NodeProto) -> tuple[str, ...]:

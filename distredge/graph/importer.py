@@ -19,7 +19,7 @@ from distredge.graph.draft import INLINE_BYTES, Draft, node_inputs, raw_bytes
 from distredge.graph.extract import ROWS_KEY
 from distredge.graph.model import Graph, Shape
 from distredge.graph.normalise import expand_normalisations
-from distredge.graph.rewrite import rewrite
+from distredge.graph.rewrite import outputs_have_producers, rewrite
 from distredge.graph.shapes import complete_shapes
 from distredge.graph.simplify import (
     InputInfo,
@@ -100,6 +100,7 @@ def load_model(
     proto = simplified(proto, shapes, bool(given))
     draft = Draft(proto)
     try:
+        outputs_have_producers(draft)
         complete_shapes(draft)
         rewrite(draft)
         complete_shapes(draft)

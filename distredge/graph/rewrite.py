@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from onnx import NodeProto, helper
 
 from distredge.graph.draft import Draft, attributes_of, node_inputs, set_attribute
@@ -17,7 +18,6 @@ def rewrite(draft: Draft) -> None:
     """Apply every rewrite that needs no knowledge of rows. Shapes must have been inferred."""
     explicit_pads(draft)
     whole_map_pools(draft)
-    outputs_have_producers(draft)
     dequantise_late(draft)
     draft.name_nodes()
 
@@ -174,8 +174,6 @@ def _lp(draft: Draft, node: NodeProto, over: tuple[int, ...]) -> list[NodeProto]
 
 def reduce_node(draft: Draft, kind: str, x: str, y: str, over: tuple[int, ...], name: str = "") -> NodeProto:
     """A Reduce node that keeps its dimensions, in the form of the model's opset."""
-    import numpy as np
-
     if draft.opset >= (13 if kind == "ReduceSum" else 18):
         axes = draft.add_constant(np.array(over, dtype=np.int64), f"{y}/axes")
         return helper.make_node(kind, [x, axes], [y], name, keepdims=1)
@@ -183,24 +181,23 @@ def reduce_node(draft: Draft, kind: str, x: str, y: str, over: tuple[int, ...], 
 
 
 def outputs_have_producers(draft: Draft) -> None:
-    """An output that is an input or a constant gets an Identity node, so that every output has a producer."""
+    """An output that is an input or a constant gets an Identity node, so that every output has a producer.
+
+    A constant is renamed and the output keeps its name. An input keeps its name, for the user feeds it,
+    and the graph knows the output by another: outputs are told apart by their order.
+    """
     made = {name for node in draft.nodes for name in node.output}
+    inputs = {value.name for value in draft.inputs}
     for value in draft.outputs:
-        if value.name in made:
-            continue
-        # The output keeps its name for the user; what it was is renamed everywhere else.
         old, new = value.name, draft.fresh(value.name)
-        for node in draft.nodes:
-            for i, name in enumerate(node.input):
-                if name == old:
-                    node.input[i] = new
-        if old in draft.initializers:
-            tensor = draft.initializers.pop(old)
-            tensor.name = new
-            draft.initializers[new] = tensor
-            if old in draft.contents:
-                draft.contents[new] = draft.contents.pop(old)
-        draft.nodes.append(helper.make_node("Identity", [new], [old], draft.fresh("Identity")))
+        if old in made:
+            continue
+        if old in inputs:
+            value.name = new
+            draft.nodes.append(helper.make_node("Identity", [old], [new], draft.fresh("Identity")))
+        elif old in draft.initializers:
+            draft.rename_constant(old, new)
+            draft.nodes.append(helper.make_node("Identity", [new], [old], draft.fresh("Identity")))
 
 
 def dequantise_late(draft: Draft) -> None:

@@ -12,6 +12,9 @@ from distredge.errors import ModelError
 from distredge.graph.draft import Draft, attributes_of
 from distredge.graph.simplify import first_line
 
+_FUSED = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})
+"""Operators that onnxruntime makes in ONNX's domain also for opsets that do not have them."""
+
 
 def complete_shapes(draft: Draft) -> None:
     """Fill `draft.shapes`; what only a run can tell is marked in `draft.dynamic`.
@@ -28,10 +31,12 @@ def complete_shapes(draft: Draft) -> None:
     seen = _run_once(draft, wanted)
     # onnxruntime's own operators are unknown to ONNX's inference, but their shapes are as fixed as any.
     for node in draft.nodes:
-        if node.domain == "com.microsoft" and all(not n or n in draft.shapes for n in node.input):
+        own = node.domain == "com.microsoft" or node.op_type in _FUSED
+        if own and all(not n or n in draft.shapes for n in node.input):
             for name in node.output:
                 if isinstance(seen.get(name), np.ndarray):
                     draft.known[name] = (seen[name].shape, seen[name].dtype.name)
+        if own:
             _infer(draft)
     draft.dynamic.update(_unknown(draft))
     for name in draft.dynamic:

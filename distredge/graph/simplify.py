@@ -15,6 +15,7 @@ from onnx import ModelProto, TensorProto
 
 from distredge.errors import InputError, ModelError
 from distredge.graph.draft import dtype_name
+from distredge.graph.groupnorm import expand_group_normalisation
 from distredge.graph.model import Shape
 
 DISABLED_OPTIMIZERS = ["MatMulAddFusion", "SimplifiedLayerNormFusion"]
@@ -192,6 +193,19 @@ def simplified(model: ModelProto, shapes: Mapping[str, Shape], given: bool) -> M
         # What the file says of its outputs may hold for other input shapes only.
         if value.type.WhichOneof("value") == "tensor_type":
             value.type.tensor_type.ClearField("shape")
+    expand_group_normalisation(model)
+    try:
+        result = _optimised(model)
+        if any(node.op_type == "Shape" or node.name.startswith("_inlfunc_") for node in result.graph.node):
+            # Functions without a kernel are inlined last; only a second pass folds what they bring.
+            result = _optimised(result)
+    except Exception as error:
+        raise refusal(error, shapes, given) from error
+    return result
+
+
+def _optimised(model: ModelProto) -> ModelProto:
+    """The model after onnxruntime's basic optimisations."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 4
@@ -200,15 +214,12 @@ def simplified(model: ModelProto, shapes: Mapping[str, Shape], given: bool) -> M
     with tempfile.TemporaryDirectory(prefix="distredge-") as folder:
         target = Path(folder) / "simplified.onnx"
         options.optimized_model_filepath = str(target)
-        try:
-            onnxruntime.InferenceSession(
-                model.SerializeToString(),
-                options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=DISABLED_OPTIMIZERS,
-            )
-        except Exception as error:
-            raise refusal(error, shapes, given) from error
+        onnxruntime.InferenceSession(
+            model.SerializeToString(),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=DISABLED_OPTIMIZERS,
+        )
         result = ModelProto()
         result.ParseFromString(target.read_bytes())
     return result
