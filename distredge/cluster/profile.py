@@ -56,6 +56,8 @@ class DeviceProfile:
         execution_provider: onnxruntime's name of what computed.
         segments: by their nodes.
         path: the file it came from, for messages.
+        boundary_fixed_s, boundary_s_per_byte: what a task costs beside its nodes, and each byte that it
+            takes and gives; left out of the segments' times.
     """
 
     device: str
@@ -66,6 +68,8 @@ class DeviceProfile:
     execution_provider: str
     segments: Mapping[tuple[int, ...], SegmentSamples]
     path: str = ""
+    boundary_fixed_s: float = 0.0
+    boundary_s_per_byte: float = 0.0
 
     def seconds(self, segment: Segment, rows: int) -> float:
         """The median, linear between measured row counts; 0 for no rows.
@@ -141,6 +145,8 @@ class DeviceProfile:
             "machine": self.machine,
             "threads": self.threads,
             "execution_provider": self.execution_provider,
+            "boundary_fixed_s": self.boundary_fixed_s,
+            "boundary_s_per_byte": self.boundary_s_per_byte,
             "segments": [
                 {"nodes": list(s.nodes), "seconds": {str(rows): list(s.seconds[rows]) for rows in s.rows}}
                 for s in self.segments.values()
@@ -196,8 +202,18 @@ def load_profile(path: str | Path) -> DeviceProfile:
         _refuse(file, f"threads is {clip(repr(threads))}, not a whole number; measure it again")
     if not isinstance(listed, list) or not listed:
         _refuse(file, "has no segments; measure it again")
+    costs = {key: content.get(key, 0.0) for key in ("boundary_fixed_s", "boundary_s_per_byte")}
+    for key, cost in costs.items():
+        if not _is_time(cost):
+            _refuse(file, f"{key} is {clip(repr(cost))}, not a finite time of at least 0; measure it again")
     segments = [_segment(file, item) for item in listed]
-    return DeviceProfile(threads=threads, segments={s.nodes: s for s in segments}, path=file, **texts)
+    return DeviceProfile(
+        threads=threads, segments={s.nodes: s for s in segments}, path=file, **costs, **texts
+    )
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0
 
 
 def _segment(file: str, item: Any) -> SegmentSamples:
@@ -216,7 +232,7 @@ def _segment(file: str, item: Any) -> SegmentSamples:
                 file, f"{rows} rows of the segment from node {nodes[0]} have no samples; measure it again"
             )
         for time in times:
-            if type(time) not in (int, float) or not math.isfinite(time) or time < 0:
+            if not _is_time(time):
                 what = f"{rows} rows of the segment from node {nodes[0]} take {clip(repr(time))} seconds"
                 _refuse(file, f"{what}, which is not a finite time of at least 0; measure it again")
         seconds[int(rows)] = tuple(float(time) for time in times)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +17,23 @@ class ComputeTimes(Protocol):
     """How long one device needs for some rows of a segment of one model, measured or synthetic.
 
     Rows are those of the segment's tallest output (`segment_rows`).
+
+    Attributes:
+        segments: the lists of nodes that were measured together, each node in exactly one; empty where
+            any node can be asked for alone (synthetic times).
+        boundary_fixed_s: what one more task costs beside its nodes: a call into the engine.
+        boundary_s_per_byte: what each byte of a task's inputs and outputs costs: a change of layout, a
+            copy.
     """
+
+    @property
+    def segments(self) -> Collection[tuple[int, ...]]: ...
+
+    @property
+    def boundary_fixed_s(self) -> float: ...
+
+    @property
+    def boundary_s_per_byte(self) -> float: ...
 
     @property
     def device(self) -> str:

@@ -49,6 +49,21 @@ class SyntheticTimes:
         """Name of the device type."""
         return self.type.name
 
+    @property
+    def segments(self) -> tuple[tuple[int, ...], ...]:
+        """None: any node can be asked for alone."""
+        return ()
+
+    @property
+    def boundary_fixed_s(self) -> float:
+        """Stated as free."""
+        return 0.0
+
+    @property
+    def boundary_s_per_byte(self) -> float:
+        """Stated as free."""
+        return 0.0
+
     def seconds(self, segment: Segment, rows: int) -> float:
         """Seconds for `rows` rows of the segment; 0 for no rows."""
         return float(self._seconds(segment, np.array([rows]))[0])

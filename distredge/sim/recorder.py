@@ -1,0 +1,109 @@
+"""Collects what happens, simulated or measured, into a Timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from distredge.plan.execution import REQUESTER, ExecutionPlan
+from distredge.sim.timeline import FrameSpan, TaskSpan, Timeline, TransferSpan
+
+
+class Recorder:
+    """Takes events in any order; `build` keeps those that are complete."""
+
+    def __init__(self, plan: ExecutionPlan) -> None:
+        self._plan = plan
+        self._submitted: dict[int, float] = {}
+        self._answered: dict[int, float] = {}
+        self._started: dict[tuple[int, int], float] = {}
+        self._finished: dict[tuple[int, int], float] = {}
+        self._queued: dict[tuple[int, int], float] = {}
+        self._sent: dict[tuple[int, int], tuple[float, float, float, int]] = {}
+
+    def submitted(self, frame: int, at_s: float) -> None:
+        self._submitted[frame] = at_s
+
+    def answered(self, frame: int, at_s: float) -> None:
+        self._answered[frame] = at_s
+
+    def started(self, frame: int, task: int, at_s: float) -> None:
+        self._started[frame, task] = at_s
+
+    def finished(self, frame: int, task: int, at_s: float) -> None:
+        self._finished[frame, task] = at_s
+
+    def queued(self, frame: int, transfer: int, at_s: float) -> None:
+        self._queued[frame, transfer] = at_s
+
+    def sent(
+        self, frame: int, transfer: int, start_s: float, end_s: float, arrived_s: float, size: int
+    ) -> None:
+        self._sent[frame, transfer] = (start_s, end_s, arrived_s, size)
+
+    def build(self) -> Timeline:
+        """The timeline of all that is complete; a task's `ready_s` follows from its inputs."""
+        transfers = []
+        for (frame, number), (start, end, arrived, size) in self._sent.items():
+            wanted = self._plan.transfers[number]
+            queued = self._queued.get((frame, number), start)
+            span = (frame, number, wanted.source, wanted.target, size, queued, start, end, arrived)
+            transfers.append(TransferSpan(*span))
+        tasks = []
+        for (frame, number), end in self._finished.items():
+            start = self._started.get((frame, number), end)
+            device = self._plan.tasks[number].device
+            tasks.append(TaskSpan(frame, number, device, self._ready(frame, number, start), start, end))
+        frames = [FrameSpan(f, self._submitted[f], at) for f, at in self._answered.items()]
+        return Timeline(
+            self._plan,
+            tuple(sorted(frames, key=lambda span: span.frame)),
+            tuple(sorted(tasks, key=lambda span: (span.end_s, span.task))),
+            tuple(sorted(transfers, key=lambda span: (span.end_s, span.transfer))),
+        )
+
+    def _ready(self, frame: int, task: int, start: float) -> float:
+        times = [self._submitted.get(frame, start)]
+        for item in self._plan.tasks[task].inputs:
+            for piece in item.pieces:
+                if piece.transfer >= 0 and (sent := self._sent.get((frame, piece.transfer))):
+                    times.append(sent[2])
+                elif piece.task >= 0:
+                    times.append(self._finished.get((frame, piece.task), start))
+        return min(start, max(times))
+
+
+TraceEvent = tuple[str, int, int, float, float, int]
+"""What (`run`, `send`, `receive`), frame, task or transfer, start and end by one common clock, bytes."""
+
+
+def measured_timeline(
+    plan: ExecutionPlan,
+    frames: Iterable[FrameSpan],
+    events: Mapping[int, Iterable[TraceEvent]],
+) -> Timeline:
+    """A timeline of what peers recorded (the `Trace` messages of docs/protocol).
+
+    Args:
+        plan: what they ran.
+        frames: as the requester saw them.
+        events: by peer (the requester is -1), moved to the requester's clock.
+    """
+    log = Recorder(plan)
+    for span in frames:
+        log.submitted(span.frame, span.submitted_s)
+        log.answered(span.frame, span.answered_s)
+    sends: dict[tuple[int, int], tuple[float, float]] = {}
+    for peer in (REQUESTER, *range(len(plan.devices))):
+        for what, frame, number, start, end, _ in events.get(peer, ()):
+            if what == "run":
+                log.started(frame, number, start)
+                log.finished(frame, number, end)
+            elif what == "send":
+                log.queued(frame, number, start)
+                sends[frame, number] = (start, end)
+    for found in events.values():
+        for what, frame, number, start, end, size in found:
+            if what == "receive":
+                first = sends.get((frame, number), (start, end))[0]
+                log.sent(frame, number, first, end, end, size)
+    return log.build()
