@@ -119,7 +119,8 @@ class Draft:
     def value_info(self, name: str) -> onnx.ValueInfoProto:
         dtype = self.dtypes[name]
         element = TensorProto.STRING if dtype == "object" else helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        return helper.make_tensor_value_info(name, element, self.shapes.get(name))
+        shape = None if name in self.dynamic else self.shapes.get(name)
+        return helper.make_tensor_value_info(name, element, shape)
 
     def constant(self, name: str) -> np.ndarray[Any, Any] | None:
         """The value of a constant, small or large; None where `name` is computed."""

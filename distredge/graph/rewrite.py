@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto, helper
 
-from distredge.graph.draft import Draft, attributes_of, node_inputs, set_attribute
+from distredge.graph.draft import Draft, attributes_of, set_attribute
 from distredge.graph.model import Shape
+from distredge.graph.quantised import dequantise_late, unsigned_activations
 
 _POOLS = ("AveragePool", "MaxPool", "LpPool")
 _PADDED = ("Conv", "ConvInteger", "QLinearConv", *_POOLS)
@@ -18,6 +19,7 @@ def rewrite(draft: Draft) -> None:
     """Apply every rewrite that needs no knowledge of rows. Shapes must have been inferred."""
     explicit_pads(draft)
     whole_map_pools(draft)
+    unsigned_activations(draft)
     dequantise_late(draft)
     draft.name_nodes()
 
@@ -198,25 +200,3 @@ def outputs_have_producers(draft: Draft) -> None:
         elif old in draft.initializers:
             draft.rename_constant(old, new)
             draft.nodes.append(helper.make_node("Identity", [new], [old], draft.fresh("Identity")))
-
-
-def dequantise_late(draft: Draft) -> None:
-    """Move each DequantizeLinear right before its first reader, so that a cut rarely falls in between."""
-    late = {node.output[0]: node for node in draft.nodes if node.op_type == "DequantizeLinear"}
-    if not late:
-        return
-    outputs = {value.name for value in draft.outputs}
-    nodes: list[NodeProto] = []
-
-    def place(node: NodeProto) -> None:
-        for name in node_inputs(node):
-            if name in late:
-                place(late.pop(name))
-        nodes.append(node)
-
-    for node in draft.nodes:
-        if node.op_type != "DequantizeLinear":
-            place(node)
-        elif node.output[0] in outputs and node.output[0] in late:
-            place(late.pop(node.output[0]))
-    draft.nodes = nodes
