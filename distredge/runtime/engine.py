@@ -42,11 +42,7 @@ class PartSessions:
         self._builder = PartBuilder(onnx)
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._execution_providers = list(execution_providers)
-        self._options = ort.SessionOptions()
-        self._options.intra_op_num_threads = threads
-        self._options.inter_op_num_threads = 1
-        self._options.log_severity_level = 3
-        self._options.add_session_config_entry(session_options_folder_key, str(weights_folder))
+        self._options = _options(weights_folder, threads)
 
     def get(self, key: str, spec: PartSpec) -> ort.InferenceSession:
         """The session of a part; built at its first use.
@@ -71,15 +67,27 @@ class PartSessions:
         self._sessions = {key: session for key, session in self._sessions.items() if key in keys}
 
 
+def whole_session(onnx: bytes, weights_folder: Path, *, threads: int = 0) -> ort.InferenceSession:
+    """A simplified, weightless model in one session; `threads` 0 leaves the choice to onnxruntime."""
+    return ort.InferenceSession(onnx, _options(weights_folder, threads), providers=["CPUExecutionProvider"])
+
+
+def _options(weights_folder: Path, threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry(session_options_folder_key, str(weights_folder))
+    return options
+
+
 class FrameStore:
     """The buffers of one device, or of the requester, under one plan."""
 
     def __init__(self, plan: ExecutionPlan) -> None:
         self._plan = plan
         self._frames: dict[int, dict[tuple[str, Any], Array]] = {}
-        self._made = {
-            (task.id, output.tensor): output.rows for task in plan.tasks for output in task.outputs
-        }
+        self._made = {(task.id, output.tensor): output.rows for task in plan.tasks for output in task.outputs}
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -146,9 +154,7 @@ class FrameStore:
 class Engine:
     """Runs one device's tasks of one plan."""
 
-    def __init__(
-        self, plan: ExecutionPlan, device: int, sessions: PartSessions, store: FrameStore
-    ) -> None:
+    def __init__(self, plan: ExecutionPlan, device: int, sessions: PartSessions, store: FrameStore) -> None:
         self._plan = plan
         self._tasks = {task.id: task for task in plan.tasks if task.device == device}
         self._sessions = sessions

@@ -1,0 +1,56 @@
+"""The whole model with exact sums over rows: what onnxruntime would answer if it did not round them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import onnx
+from onnx import TensorProto, helper
+
+_SUMS = {"GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"}
+
+
+def with_exact_sums(model: bytes, names: Collection[str]) -> bytes:
+    """Puts casts to double precision and back around these float reductions.
+
+    Args:
+        model: a serialised model, simplified: shapes are known.
+        names: of nodes.
+    """
+    proto = onnx.load_model_from_string(model)
+    floats = {
+        value.name
+        for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    }
+    nodes = []
+    for node in proto.graph.node:
+        if node.name not in names or node.op_type not in _SUMS or node.input[0] not in floats:
+            nodes.append(node)
+            continue
+        source, made = node.input[0], node.output[0]
+        if node.op_type == "GlobalAveragePool":  # its double kernel is missing
+            rank = next(
+                len(v.type.tensor_type.shape.dim)
+                for v in (*proto.graph.value_info, *proto.graph.input)
+                if v.name == source
+            )
+            opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+            node = _mean(node.name, f"{made}/double_in", f"{made}/double_out", rank, opset, proto.graph)
+        else:
+            node.input[0], node.output[0] = f"{made}/double_in", f"{made}/double_out"
+        nodes.append(helper.make_node("Cast", [source], [f"{made}/double_in"], to=TensorProto.DOUBLE))
+        nodes.append(node)
+        nodes.append(helper.make_node("Cast", [f"{made}/double_out"], [made], to=TensorProto.FLOAT))
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del proto.graph.node[:]
+    proto.graph.node.extend(kept)
+    return bytes(proto.SerializeToString())
+
+
+def _mean(name: str, source: str, made: str, rank: int, opset: int, graph: onnx.GraphProto) -> onnx.NodeProto:
+    axes = list(range(2, rank))
+    if opset < 18:
+        return helper.make_node("ReduceMean", [source], [made], name, axes=axes)
+    graph.initializer.append(helper.make_tensor(f"{name}/axes", TensorProto.INT64, [len(axes)], axes))
+    return helper.make_node("ReduceMean", [source, f"{name}/axes"], [made], name)
