@@ -159,7 +159,7 @@ class ExactReference:
 
 def reduction_bytes(plan: ExecutionPlan) -> dict[int, int]:
     """Bytes of partial results that each device sends for one frame."""
-    sent = {device: 0 for device in range(len(plan.devices))}
+    sent = dict.fromkeys(range(len(plan.devices)), 0)
     for transfer in plan.transfers:
         if transfer.source != REQUESTER and transfer.tensor.endswith(".partials"):
             sent[transfer.source] += plan.transfer_bytes(transfer)

@@ -256,14 +256,15 @@ class _Compiler:
     def _tensor_infos(self, results: Iterable[TaskInput]) -> dict[str, TensorInfo]:
         names: dict[str, None] = {}
         for task in self.tasks:
-            names.update(dict.fromkeys(item.tensor for item in (*task.inputs, *task.outputs)))
+            names.update(dict.fromkeys(item.tensor for item in task.inputs))
+            names.update(dict.fromkeys(made.tensor for made in task.outputs))
         names.update(dict.fromkeys(item.tensor for item in results))
         infos = {}
         for name in names:
             tensor = self.graph.tensors[name]
             shape = tensor.shape
             if tensor.row_axis is not None:
-                shape = shape[: tensor.row_axis] + (self._height(name),) + shape[tensor.row_axis + 1 :]
+                shape = (*shape[: tensor.row_axis], self._height(name), *shape[tensor.row_axis + 1 :])
             infos[name] = TensorInfo(tensor.dtype, shape, tensor.row_axis)
         return infos
 

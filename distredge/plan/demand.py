@@ -114,6 +114,7 @@ def find_demand(
             if not name or graph.tensors[name].constant:
                 continue
             inside = graph.producer.get(name, -1) in members
+            wanted = rows or WHOLE
             if graph.tensors[name].row_axis is None:
                 wanted = WHOLE
             elif is_sync_read(graph, i, position):
@@ -121,9 +122,6 @@ def find_demand(
                     demand.gathers.add(name)
                     continue
                 wanted = Rows(0, height(name))
-            else:
-                assert rows is not None, (node.name, name)
-                wanted = rows
             target = makes if inside else demand.reads
             target[name] = target.get(name, Rows(0, 0)).hull(wanted)
     return demand

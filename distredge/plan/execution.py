@@ -1,4 +1,4 @@
-"""The compiled contract: a flat list of tasks and transfers that the simulator prices and the peers execute."""
+"""The compiled contract: flat lists of tasks and transfers; the simulator prices it, the peers execute it."""
 
 from __future__ import annotations
 

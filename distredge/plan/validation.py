@@ -45,7 +45,7 @@ def _check_names(plan: ExecutionPlan) -> None:
             item.tensor for item in task.outputs
         ):
             raise StrategyError(f"task {at} does not fit its part's inputs and outputs")
-        _check_tensors(plan, [item.tensor for item in (*task.inputs, *task.outputs)])
+        _check_tensors(plan, [item.tensor for item in task.inputs] + [item.tensor for item in task.outputs])
     for at, transfer in enumerate(plan.transfers):
         ends = (transfer.source, transfer.target)
         if transfer.id != at or ends[0] == ends[1] or any(e != REQUESTER and e not in devices for e in ends):
@@ -67,7 +67,7 @@ def _check_input(
     at = item.rows.start
     for piece in item.pieces:
         if piece.rows.start != at or not piece.rows:
-            raise StrategyError(f"rows of {item.tensor!r} on device {device} have a gap or come twice at {at}")
+            raise StrategyError(f"{item.tensor!r} on device {device} has a gap or an overlap at {at}")
         at = piece.rows.stop
         source = _source_rows(plan, made, device, item.tensor, piece)
         if source is None or not source.covers(piece.rows):

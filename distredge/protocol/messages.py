@@ -216,7 +216,7 @@ Message = (
     | Bye
 )
 
-_KINDS: dict[str, type[Message]] = {kind.kind: kind for kind in Message.__args__}  # type: ignore[attr-defined]
+_KINDS: dict[str, type[Message]] = {kind.kind: kind for kind in Message.__args__}
 
 
 def encode(message: Message) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from distredge.errors import ModelError, ProtocolError
-from distredge.graph.extract import session_options_folder_key, PartBuilder
+from distredge.graph.extract import PartBuilder, session_options_folder_key
 from distredge.graph.part import PartSpec
 from distredge.graph.rows import Rows
 from distredge.plan.execution import ExecutionPlan, Piece, Task, TaskInput, TensorInfo
@@ -185,7 +185,7 @@ class Engine:
     def _zeros(self, item: TaskInput) -> Array:
         info = self._plan.tensors[item.tensor]
         dtype = numpy_dtype(info.dtype)
-        return np.full(info.part_shape(item.rows), "" if dtype == object else 0, dtype)
+        return np.full(info.part_shape(item.rows), "" if dtype.hasobject else 0, dtype)
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
@@ -200,7 +200,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
 def to_payload(array: Array) -> Buffer:
     """The raw bytes of a C-contiguous array, without a copy; strings as a msgpack list."""
-    if array.dtype == object:
+    if array.dtype.hasobject:
         return bytes(msgpack.packb([str(item) for item in array.ravel()]))
     return memoryview(array.reshape(-1).view(np.uint8))
 

@@ -69,7 +69,7 @@ def _difference(got: Array, want: Array) -> Difference:
     wrong = Difference(float("inf"), float("inf"))
     if got.shape != want.shape or got.dtype != want.dtype:
         return wrong
-    if got.dtype == object:
+    if got.dtype.hasobject:
         return Difference(0.0, 0.0) if (got == want).all() else wrong
     got, want = got.astype(np.float64), want.astype(np.float64)
     same = (got == want) | (np.isnan(got) & np.isnan(want))
@@ -94,10 +94,10 @@ def random_feed(inputs: Mapping[str, tuple[tuple[int, ...], str]], seed: int) ->
     feed: dict[str, Array] = {}
     for name, (shape, dtype) in inputs.items():
         kind = numpy_dtype(dtype)
-        if kind == object:
+        if kind.hasobject:
             feed[name] = rng.integers(0, 10, shape).astype(str).astype(object)
         elif kind.kind in "iu":
-            high = 256 if kind == np.uint8 else 128 if kind == np.int8 else 2
+            high = 256 if kind == np.dtype("uint8") else 128 if kind == np.dtype("int8") else 2
             feed[name] = rng.integers(0, high, shape).astype(kind)
         elif kind.kind == "b":
             feed[name] = rng.integers(0, 2, shape).astype(kind)
