@@ -114,7 +114,7 @@ def find_demand(
             if not name or graph.tensors[name].constant:
                 continue
             inside = graph.producer.get(name, -1) in members
-            wanted = rows or WHOLE
+            wanted: Rows = rows or WHOLE
             if graph.tensors[name].row_axis is None:
                 wanted = WHOLE
             elif is_sync_read(graph, i, position):
