@@ -110,11 +110,11 @@ def find_demand(
             out = own.rows(source, device)
         needs = node.rule.needs(out)
         demand.needs[i] = needs
-        for position, (name, rows) in enumerate(zip(node.inputs, needs, strict=True)):
+        for position, (name, need) in enumerate(zip(node.inputs, needs, strict=True)):
             if not name or graph.tensors[name].constant:
                 continue
             inside = graph.producer.get(name, -1) in members
-            wanted: Rows = rows or WHOLE
+            wanted = need or WHOLE
             if graph.tensors[name].row_axis is None:
                 wanted = WHOLE
             elif is_sync_read(graph, i, position):
