@@ -126,13 +126,13 @@ def write(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
         ModelError: the file cannot be written.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         content = model.SerializeToString()
         if path.exists() and not path.is_file():
             # A pipe or device is no file to replace; a directory fails here as it should.
             path.write_bytes(content)
             return
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             part.write_bytes(content)
             part.replace(path)
