@@ -1,0 +1,83 @@
+"""`distredge compare`: policies × models × clusters."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distredge.commands.options import load_with_shapes
+from distredge.commands.plan import add_cluster, add_planning
+
+if TYPE_CHECKING:
+    from distredge.control.compare import Comparison
+
+DEFAULT = (
+    "offload,modnn,mednn,coedge,deepthings,deeperthings,aofl,equal,proportional,lcpss,replicate,search,auto"
+)
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "compare",
+        help="compare policies on models and clusters",
+        description="Let policies decide for each model on each cluster, and print what the simulator says.",
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="ONNX files, or names of the zoo")
+    add_cluster(parser, nargs="+")
+    parser.add_argument(
+        "--policies", default=DEFAULT, metavar="P,P", help="who decides (default: all but osds, which trains)"
+    )
+    add_planning(parser)
+    parser.add_argument("--json", action="store_true", help="a list of rows on stdout")
+    parser.add_argument("--plot", metavar="FILE", help="a picture of the latencies")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    from distredge.cluster.load import load_cluster
+    from distredge.control.compare import compare
+    from distredge.plan.policy import get_policy
+
+    policies = [get_policy(name.strip()) for name in args.policies.split(",") if name.strip()]
+    clusters = [load_cluster(name) for name in args.cluster]
+    models = {name: load_with_shapes(name, []).graph for name in args.models}
+    rows = []
+    for row in compare(
+        models, clusters, policies, seed=args.seed, budget_s=args.budget_s, in_flight=args.in_flight
+    ):
+        rows.append(row)
+        if not args.json:
+            if len(rows) == 1:
+                print(_HEADER)
+            print(_line(row), flush=True)
+    if args.json:
+        json.dump([row.to_json() for row in rows], sys.stdout, indent=1)
+        print()
+    if args.plot:
+        _plot(rows, args.plot)
+    return 0
+
+
+_HEADER = f"{'model':<16} {'cluster':<8} {'policy':<13} {'latency ms':>10} {'gap':>6} {'images/s':>9} "
+    f"{'planning s':>10}"
+
+
+def _line(row: Comparison) -> str:
+    start = f"{Path(row.model).stem:<16} {row.cluster:<8} {row.policy:<13}"
+    if row.latency_s is None or row.gap is None:
+        return f"{start} {row.error}"
+    winner = f"  {row.winner}" if row.winner != row.policy else ""
+    return (
+        f"{start} {row.latency_s * 1e3:>10.2f} {row.gap:>6.0%} {row.images_per_second:>9.1f} "
+        f"{row.planning_s:>10.2f}{winner}"
+    )
+
+
+def _plot(rows: list[Comparison], path: str) -> None:
+    """Latency over the bound, one line of marks per policy, one column per model and cluster."""
+    from distredge.control.plot import plot_comparison
+
+    plot_comparison(rows, path)

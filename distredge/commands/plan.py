@@ -1,0 +1,102 @@
+"""`distredge plan`: decides how a model is split over a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from distredge.commands.options import add_input_shape, load_with_shapes, non_negative, positive, seconds
+
+if TYPE_CHECKING:
+    from distredge.cluster.hosts import Cluster
+    from distredge.control.compare import Comparison
+    from distredge.graph.importer import Model
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "plan",
+        help="decide how a model is split over a cluster",
+        description="Let a policy decide which rows each device computes, and print what the simulator says "
+        "of it. The plan may be saved, to be simulated or run.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="an ONNX file")
+    add_input_shape(parser)
+    add_cluster(parser)
+    parser.add_argument("--policy", default="auto", metavar="P", help="who decides (default: auto)")
+    parser.add_argument("--as-in-paper", action="store_true", help="osds: in the paper's form")
+    add_planning(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the execution plan, as JSON")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser
+
+
+def add_cluster(parser: argparse.ArgumentParser, **more: Any) -> None:
+    parser.add_argument(
+        "--cluster",
+        required=True,
+        metavar="C",
+        help="a hosts file whose devices have profiles, or a cluster of the catalog such as DA-NA",
+        **more,
+    )
+
+
+def add_planning(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=non_negative, default=0, help="seed of everything (default: 0)")
+    parser.add_argument(
+        "--budget-s", type=seconds, default=2.0, metavar="T", help="time to decide in (default: 2)"
+    )
+    parser.add_argument(
+        "--in-flight", type=positive, default=8, metavar="W", help="frames of a stream under way (default: 8)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from distredge.cluster.load import load_cluster
+    from distredge.control.compare import evaluate
+    from distredge.control.problem import planning_problem
+    from distredge.plan.policy import get_policy
+
+    settings = {"as_in_paper": True} if args.as_in_paper else {}
+    policy = get_policy(args.policy, **settings)
+    cluster = load_cluster(args.cluster)
+    model = load_with_shapes(args.model, args.input_shape)
+    problem = planning_problem(model.graph, cluster, seed=args.seed, budget_s=args.budget_s)
+    row = evaluate(problem, policy, model=args.model, cluster=args.cluster, in_flight=args.in_flight)
+    if args.output and row.strategy is not None:
+        _save(args.output, model, cluster, row)
+    if args.json:
+        print(json.dumps(row.to_json()))
+    else:
+        print(_text(row, cluster))
+    return 0 if row.strategy is not None else 2
+
+
+def _save(path: str, model: Model, cluster: Cluster, row: Comparison) -> None:
+    from distredge.plan.compile import compile_plan
+
+    assert row.strategy is not None
+    plan = compile_plan(model.graph, row.strategy, cluster.names, model=model.weights_sha256)
+    plan.save(path)
+
+
+def _text(row: Comparison, cluster: Cluster) -> str:
+    if row.strategy is None or row.latency_s is None or row.gap is None:
+        return f"{row.policy}: no plan: {row.error}"
+    lines = [
+        f"{row.model} on {row.cluster} by {row.policy}, decided in {row.planning_s:.2f} s",
+        f"  latency {row.latency_s * 1e3:.2f} ms, {row.gap:.0%} above the lower bound of "
+        f"{row.bound_s * 1e3:.2f} ms",
+        f"  {row.images_per_second:.1f} images a second with {row.in_flight} under way",
+    ]
+    if row.winner and row.winner != row.policy:
+        lead = f", {row.lead - 1:.1%} faster than the next" if row.lead else ""
+        lines.append(f"  the strategy is that of {row.winner}{lead}")
+    strategy = row.strategy
+    width = max(len(name) for name in cluster.names)
+    lines.append(f"  {'volume':<{width}} " + " ".join(f"{v:>7}" for v in range(len(strategy.splits))))
+    for device, name in enumerate(cluster.names):
+        rows = " ".join(f"{split.part(device).size:>7}" for split in strategy.splits)
+        lines.append(f"  {name:<{width}} {rows}")
+    return "\n".join(lines)

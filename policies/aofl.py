@@ -1,0 +1,100 @@
+"""`aofl`: dynamic programming over fusion points under a linear latency model (Zhou et al., SEC 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from distredge.errors import PolicyError
+from distredge.plan.policy import PlanningProblem
+from distredge.plan.strategy import Strategy
+from policies.cuts import narrow_cuts
+from policies.linear import (
+    Array,
+    LinearModel,
+    VolumesTo,
+    cheapest_cuts,
+    seconds_per_byte,
+    seconds_per_mac,
+)
+from policies.memory import fitted
+from policies.parts import best_of, fractions_of, pricer_for, shared_out
+
+Variant = Literal["even", "linear", "best"]
+
+
+@dataclass(frozen=True)
+class AOFL:
+    """`r(n) = min_i (p_i + r(n - i))`: p is the time of a fused volume, its slowest device's compute plus
+    the rows that it must receive first.
+
+    `even` splits into equal rows, as its public code does [S]; `linear` in proportion to device capability,
+    as DistrEdge describes it [R]. Where the definition leaves room: the better of the two under the
+    simulator; devices that would only slow a volume down may be left out by `linear` (it tries the k best
+    alone, for each k); only missing rows are moved, from device to device, not through the host.
+
+    Attributes:
+        variant: `even`, `linear` or the better of them.
+    """
+
+    name: str = "aofl"
+    variant: Variant = "best"
+
+    def find_strategy(self, problem: PlanningProblem) -> Strategy:
+        """The better variant.
+
+        Raises:
+            PolicyError: the model does not fit into memory.
+        """
+        graph, devices = problem.graph, len(problem.devices)
+        speeds = pricer_for(problem).speeds()
+        model = LinearModel(graph, narrow_cuts(graph))
+        shares = []
+        if self.variant in ("even", "best"):
+            shares.append(np.ones(devices))
+        if self.variant in ("linear", "best"):
+            order = np.argsort(_alone(problem), kind="stable")
+            for count in _subset_sizes(devices):
+                kept = np.zeros(devices)
+                kept[order[:count]] = speeds[order[:count]]
+                shares.append(kept)
+        strategies, problems = [], []
+        for share in shares:
+            cuts = cheapest_cuts(model, fractions_of(share[None]), _block_seconds(problem, share))
+            try:
+                strategies.append(fitted(problem, shared_out(graph, cuts, share)))
+            except PolicyError as error:
+                problems.append(error)
+        if not strategies:
+            raise problems[0]
+        return best_of(problem, strategies)
+
+
+def _subset_sizes(devices: int) -> list[int]:
+    """1 to 4 devices, then every doubling, and all."""
+    return sorted({*range(1, min(devices, 4) + 1), *(2**k for k in range(3, 12) if 2**k < devices), devices})
+
+
+def _alone(problem: PlanningProblem) -> Array:
+    """Seconds of each device for the whole model by itself, its input included, by the linear model."""
+    graph = problem.graph
+    macs = sum(node.macs for i, node in enumerate(graph.nodes) if graph.is_split(i))
+    sent = sum(graph.tensors[name].total_bytes for name in graph.inputs)
+    forth, _ = seconds_per_byte(problem, np.ones(len(problem.devices), dtype=bool))
+    return np.asarray(macs * seconds_per_mac(problem) + sent * forth)
+
+
+def _block_seconds(problem: PlanningProblem, shares: Array) -> Callable[[VolumesTo], Array]:
+    """p of all volumes with one end: the slowest device's receiving and computing, under a linear model."""
+    per_mac = seconds_per_mac(problem)
+    from_requester, from_others = seconds_per_byte(problem, shares > 0)
+
+    def seconds(volumes: VolumesTo) -> Array:
+        per_byte = np.where(np.arange(volumes.end)[:, None, None] == 0, from_requester, from_others)
+        each = volumes.work * per_mac + volumes.received * per_byte
+        return np.asarray(each.max(axis=(1, 2)))
+
+    return seconds
