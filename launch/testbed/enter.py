@@ -1,0 +1,45 @@
+"""Turns the calling process into a program inside a host: its CPU group, network, name and file system.
+
+Run as a script, by path, with nothing of this project importable: `python -I -S enter.py [option ...] --
+program argument ...`. It replaces itself by the program, so that process id, signals and exit code are the
+program's own.
+"""
+
+import ctypes
+import os
+import sys
+
+
+def main(words):
+    split = words.index("--")
+    options = dict(word.split("=", 1) for word in words[:split])
+    program = words[split + 1 :]
+    if "cgroup" in options:
+        with open(options["cgroup"] + "/cgroup.procs", "w") as procs:
+            procs.write(str(os.getpid()))
+    libc = ctypes.CDLL(None, use_errno=True)
+    # all are opened first: behind the mount namespace's door these paths may lead elsewhere
+    doors = [
+        os.open(options[kind], os.O_RDONLY | os.O_CLOEXEC)
+        for kind in ("net", "uts", "mnt")
+        if kind in options
+    ]
+    for door in doors:
+        if libc.setns(door, 0):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+    if "cwd" in options:
+        os.chdir(options["cwd"])
+    try:
+        os.execvp(program[0], program)
+    except OSError as error:
+        error.filename = program[0]
+        raise
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except OSError as error:
+        print(f"enter: {error}", file=sys.stderr)
+        sys.exit(127 if isinstance(error, FileNotFoundError) else 126)
