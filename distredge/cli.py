@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: what the command returns, 2 for bad input, 130 after Ctrl-C.
     """
-    args = build_parser().parse_args(argv)
     try:
+        args = build_parser().parse_args(argv)
         code: int = args.run(args)
         sys.stdout.flush()
         return code
