@@ -20,7 +20,7 @@ class CoEdge:
     """Every layer is a volume; all are cut at the same shares, so that only halos move between layers.
 
     The shares are the optimum of a linear program [S: its abstract; R: the details]: device d takes
-    `share_d * a_d + b_d`, where a is compute and the transfer of its part of the input and the output, and b the
+    `share_d * a_d + b_d`, where a is compute and the transfer of its part of input and output, and b the
     halos that it must receive in every layer and its messages; the slowest device's time is least when all
     are equal. A device whose share would be thinner than the halo in the lowest layer that is cut is
     dropped, the one with the smallest share first, and the rest is balanced anew. Where the definition

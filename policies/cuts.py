@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from distredge.graph.model import Graph
 
 NARROW_LIMIT = 40
@@ -44,7 +46,7 @@ def layer_cuts(graph: Graph) -> tuple[str, ...]:
     body = [i for i in range(len(graph.nodes)) if i not in graph.tail]
     working = [i for i in body if graph.nodes[i].macs]
     found: list[str] = []
-    for before, behind in zip(working, working[1:], strict=False):
+    for before, behind in pairwise(working):
         places = [cuts[i] for i in reversed(range(before, behind)) if i in cuts]
         if places:
             found.append(min(places, key=lambda cut: across[cut]))
@@ -73,7 +75,7 @@ def stage_cuts(graph: Graph) -> tuple[str, ...]:
     cuts = narrow_cuts(graph)
     found: list[str] = []
     high = graph.tensors[cuts[0]].rows if cuts else 0
-    for before, behind in zip(cuts, cuts[1:], strict=False):
+    for before, behind in pairwise(cuts):
         if (low := graph.tensors[behind].rows) < high:
             pooled = "Pool" in graph.nodes[graph.producer[behind]].op_type
             found.append(behind if pooled else before)

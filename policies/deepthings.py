@@ -21,8 +21,9 @@ class DeepThings:
 
     Equal parts, `ceil`, and the last takes the remainder, as in its public code. Where the definition leaves
     room: the depth of the fused volume is a parameter, in layers [O: by default to where pooling has
-    reduced the height 8-fold, at the first place there that fewest tensors cross]; the gateway is the device that answers soonest, not a fixed one. Its work
-    stealing answers to load from elsewhere, which the simulator does not have.
+    reduced the height 8-fold, at the first place there that fewest tensors cross]; the gateway is the
+    device that answers soonest, not a fixed one. Its work stealing answers to load from elsewhere, which
+    the simulator does not have.
 
     Attributes:
         depth: layers in the fused volume; None for the default.

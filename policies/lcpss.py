@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -78,4 +79,4 @@ def _amounts(model: LinearModel, devices: int, splits: int, seed: int) -> tuple[
 
 
 def _total(amounts: Array, places: list[int]) -> float:
-    return float(sum(amounts[start, end] for start, end in zip(places, places[1:], strict=False)))
+    return float(sum(amounts[start, end] for start, end in pairwise(places)))

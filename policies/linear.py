@@ -1,4 +1,4 @@
-"""Work and traffic of every possible layer-volume under the linear model that the published baselines plan by.
+"""Work and traffic of every possible layer-volume under the linear model that published baselines plan by.
 
 Linear: seconds in proportion to multiply-accumulates, and to bytes. The simulator's tables are not linear;
 what a policy decides by this model is priced by the simulator afterwards, like everything else.

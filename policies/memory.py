@@ -1,4 +1,4 @@
-"""Makes a strategy fit the devices' memory: a device that cannot hold its part gets a smaller one, or none."""
+"""Makes a strategy fit the devices' memory: who cannot hold a part gets a smaller one, or none."""
 
 from __future__ import annotations
 

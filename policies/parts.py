@@ -1,4 +1,4 @@
-"""What most policies need: strategies out of shares, the simulator of a problem, and a choice by its prices."""
+"""What most policies need: strategies out of shares, a problem's simulator, and a choice by its prices."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def shared_out(graph: Graph, cuts: Iterable[str], shares: Sequence[float] | NDAr
 
 
 def fractions_of(shares: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where shares end, as fractions of the height: `devices + 1` numbers from 0 to 1, along the last axis."""
+    """Where shares end, as fractions of the height: `devices + 1` numbers, 0 to 1, along the last axis."""
     parts = np.asarray(shares, dtype=np.float64)
     ends = np.cumsum(parts, axis=-1)
     ends /= ends[..., -1:]

@@ -61,8 +61,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-_HEADER = f"{'model':<16} {'cluster':<8} {'policy':<13} {'latency ms':>10} {'gap':>6} {'images/s':>9} "
+_HEADER = (
+    f"{'model':<16} {'cluster':<8} {'policy':<13} {'latency ms':>10} {'gap':>6} {'images/s':>9} "
     f"{'planning s':>10}"
+)
 
 
 def _line(row: Comparison) -> str:

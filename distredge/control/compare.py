@@ -57,7 +57,7 @@ class Comparison:
 
     @property
     def lead(self) -> float | None:
-        """For a policy that chose: the best one beside the winner, over its latency: 1.1 is a tenth slower."""
+        """For a policy that chose: the best one beside the winner, over its latency; 1.1: a tenth slower."""
         others = [t for name, t in self.latencies_s.items() if name != self.winner and isfinite(t)]
         return min(others) / self.latency_s if others and self.latency_s else None
 
