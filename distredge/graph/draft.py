@@ -18,7 +18,11 @@ from distredge.graph.model import Shape
 INLINE_BYTES = 1024
 """Tensors smaller than this stay in the graph."""
 
-_PACKED = {getattr(TensorProto, n) for n in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2") if hasattr(TensorProto, n)}
+_PACKED = {
+    getattr(TensorProto, n)
+    for n in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2")
+    if hasattr(TensorProto, n)
+}
 
 
 class Draft:
@@ -44,6 +48,10 @@ class Draft:
             self._take_out(tensor)
         self.inputs = [value for value in graph.input if value.name not in self.initializers]
         self.outputs = list(graph.output)
+        for value in self.outputs:
+            # onnxruntime's guess, which its own ceil_mode pools may contradict; `infer` finds the truth.
+            if value.type.WhichOneof("value") == "tensor_type":
+                value.type.tensor_type.ClearField("shape")
         self.opsets = {entry.domain or "": entry.version for entry in model.opset_import}
         self.shapes: dict[str, Shape] = {}
         self.dtypes: dict[str, str] = {}
@@ -53,7 +61,7 @@ class Draft:
 
     @property
     def opset(self) -> int:
-        return self.opsets.get("", self.opsets.get("ai.onnx", 1))
+        return int(self.opsets.get("", self.opsets.get("ai.onnx", 1)))
 
     def _take_out(self, tensor: TensorProto) -> None:
         raw = raw_bytes(tensor)
@@ -105,7 +113,7 @@ class Draft:
         graph.name = self.model.graph.name or "model"
         graph.node.extend(self.nodes)
         graph.input.extend(self.inputs)
-        graph.output.extend(self.outputs)
+        graph.output.extend(self._with_shape(value) if values else value for value in self.outputs)
         used = {name for node in self.nodes for name in node_inputs(node)} | {o.name for o in self.outputs}
         graph.initializer.extend(t for name, t in self.initializers.items() if name in used)
         if values:
@@ -116,9 +124,24 @@ class Draft:
                         graph.value_info.append(self.value_info(name))
         return model
 
+    def _with_shape(self, value: onnx.ValueInfoProto) -> onnx.ValueInfoProto:
+        """An output with its shape, which parts need to know; one that depends on the data has none."""
+        shape = self.shapes.get(value.name)
+        if shape is None or value.name in self.dynamic or value.type.WhichOneof("value") != "tensor_type":
+            return value
+        shaped = onnx.ValueInfoProto()
+        shaped.CopyFrom(value)
+        shaped.type.tensor_type.ClearField("shape")
+        shaped.type.tensor_type.shape.SetInParent()
+        for size in shape:
+            shaped.type.tensor_type.shape.dim.add(dim_value=size)
+        return shaped
+
     def value_info(self, name: str) -> onnx.ValueInfoProto:
         dtype = self.dtypes[name]
-        element = TensorProto.STRING if dtype == "object" else helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        element = (
+            TensorProto.STRING if dtype == "object" else helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        )
         shape = None if name in self.dynamic else self.shapes.get(name)
         return helper.make_tensor_value_info(name, element, shape)
 
@@ -273,5 +296,3 @@ def node_inputs(node: NodeProto) -> tuple[str, ...]:
     """The node's inputs and, behind them, what its bodies capture."""
     own = tuple(node.input)
     return own + tuple(name for name in captured(node) if name not in own)
-
-
