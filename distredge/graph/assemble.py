@@ -28,7 +28,10 @@ def operations_of(draft: Draft) -> tuple[list[Operation], list[int]]:
 
 
 def _operation(
-    draft: Draft, node: NodeProto, producers: Mapping[str, NodeProto], consumers: Mapping[str, Sequence[NodeProto]]
+    draft: Draft,
+    node: NodeProto,
+    producers: Mapping[str, NodeProto],
+    consumers: Mapping[str, Sequence[NodeProto]],
 ) -> Operation:
     inputs = node_inputs(node)
     domain = "" if node.domain in ("", "ai.onnx") else node.domain
@@ -66,7 +69,11 @@ def assemble(draft: Draft, rowing: Rowing, name: str, digest: str) -> Graph:
                 tensors[read] = _tensor(draft, rowing, read)
         made = op.outputs[0]
         if not ruling.reduces:
-            nodes.append(Node(node.name, node.name, op.op_type, op.inputs, op.outputs, ruling.rule, "node", cost, reason))
+            nodes.append(
+                Node(
+                    node.name, node.name, op.op_type, op.inputs, op.outputs, ruling.rule, "node", cost, reason
+                )
+            )
             for out in op.outputs:
                 if out:
                     tensors[out] = _tensor(draft, rowing, out)
@@ -76,10 +83,21 @@ def assemble(draft: Draft, rowing: Rowing, name: str, digest: str) -> Graph:
         tensors[partials] = Tensor(partials, (0, *draft.shapes[made]), kind, 0, partial_of=op.inputs[0])
         tensors[made] = _tensor(draft, rowing, made)
         nodes.append(
-            Node(f"{node.name}.partial", node.name, op.op_type, op.inputs, (partials,), ruling.rule, "partial", cost)
+            Node(
+                f"{node.name}.partial",
+                node.name,
+                op.op_type,
+                op.inputs,
+                (partials,),
+                ruling.rule,
+                "partial",
+                cost,
+            )
         )
         combine = WholeRule((None,), "combine")
-        nodes.append(Node(f"{node.name}.combine", node.name, op.op_type, (partials,), (made,), combine, "combine"))
+        nodes.append(
+            Node(f"{node.name}.combine", node.name, op.op_type, (partials,), (made,), combine, "combine")
+        )
     graph = Graph(
         name=name,
         nodes=tuple(nodes),
@@ -124,9 +142,18 @@ def cut_points(graph: Graph) -> tuple[str, ...]:
         for out in node.outputs:
             readers = graph.consumers.get(out, ())
             tied = node.op_type == "DequantizeLinear" or node.form == "partial"
-            bound = readers if tied else [r for r in readers if graph.nodes[r].op_type == "QuantizeLinear"]
+            bound = readers if tied else [r for r in readers if _rounds(graph, r)]
             last = max((place.get(r, len(body)) for r in bound), default=at)
             for gap in range(at, min(last, len(closed))):
                 closed[gap] = True
     named = (next(out for out in graph.nodes[i].outputs if out) for i in body[:-1])
     return tuple(name for name, shut in zip(named, closed, strict=True) if not shut)
+
+
+def _rounds(graph: Graph, index: int) -> bool:
+    """Whether a node is a QuantizeLinear, or an activation that is folded into one."""
+    node = graph.nodes[index]
+    if node.op_type in ("Relu", "Clip"):
+        readers = graph.consumers.get(node.outputs[0], ())
+        return any(graph.nodes[r].op_type == "QuantizeLinear" for r in readers)
+    return node.op_type == "QuantizeLinear"

@@ -17,7 +17,9 @@ from distredge.graph.windows import ROW_AXIS, WINDOWS
 BUILDERS: dict[str, Builder] = {**POINTWISE, **LAYOUTS, **WINDOWS, **RESIZES}
 """Every operator that may be split; any other is a barrier."""
 
-_BODIES = dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), "a part of the model that runs on a condition or in a loop")
+_BODIES = dict.fromkeys(
+    ("If", "Loop", "Scan", "SequenceMap"), "a part of the model that runs on a condition or in a loop"
+)
 _MAX_HYPOTHESES = 64
 
 
@@ -69,7 +71,11 @@ def follow(
             split_macs, split_nodes = split_macs + work, split_nodes + 1
         if ruling.reduces:
             continue
-        read = [rowing.quanta.get(name, 1) for name, axis in zip(op.inputs, ruling.rule.axes) if axis is not None]
+        read = [
+            rowing.quanta.get(name, 1)
+            for name, axis in zip(op.inputs, ruling.rule.axes, strict=True)
+            if axis is not None
+        ]
         for name, axis in zip(op.outputs, ruling.out_axes, strict=True):
             if name and axis is not None:
                 rowing.axes[name] = axis
@@ -158,11 +164,13 @@ def best_rowing(
     for options in choices.values():
         count *= len(options)
     if count <= _MAX_HYPOTHESES:
-        starts = [dict(zip(choices, combination)) for combination in product(*choices.values())]
+        starts = [dict(zip(choices, combination, strict=True)) for combination in product(*choices.values())]
         return max((tried(start) for start in starts), key=lambda pair: pair[0])[1]
     # Too many inputs to try everything: improve one input at a time.
     current = {name: options[0] for name, options in choices.items()}
     for _ in range(2):
         for name, options in choices.items():
-            current = max(({**current, name: option} for option in options), key=lambda start: tried(start)[0])
+            current = max(
+                ({**current, name: option} for option in options), key=lambda start: tried(start)[0]
+            )
     return tried(current)[1]

@@ -81,7 +81,7 @@ class PartBuilder:
         graph.input.extend(self._value(name, True) for name in spec.inputs)
         graph.output.extend(self._value(name, False) for name in spec.outputs)
         graph.initializer.extend(scope.initializers.values())
-        return model.SerializeToString(deterministic=True)
+        return bytes(model.SerializeToString(deterministic=True))
 
     def _value(self, name: str, is_input: bool) -> onnx.ValueInfoProto:
         value = onnx.ValueInfoProto()

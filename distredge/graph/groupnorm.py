@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
@@ -34,7 +36,7 @@ def _expanded(model: ModelProto, node: NodeProto, rank: int, opset: int) -> list
     x, scale, bias = node.input[:3]
     base = f"{node.output[0]}/group_norm"
 
-    def constant(name: str, value: np.ndarray) -> str:  # type: ignore[type-arg]
+    def constant(name: str, value: np.ndarray[Any, Any]) -> str:
         model.graph.initializer.append(numpy_helper.from_array(value, f"{base}/{name}"))
         return f"{base}/{name}"
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +36,11 @@ __all__ = ["InputInfo", "Model", "load_model", "model_inputs"]
 _SMALL_ALIGNMENT, _LARGE_ALIGNMENT, _LARGE_BYTES = 64, 4096, 64 * 1024
 _FOLDED_INLINE_BYTES = 4 * 1024 * 1024
 _WEIGHTED = frozenset(
-    "Conv ConvTranspose ConvInteger QLinearConv FusedConv Gemm MatMul MatMulInteger QLinearMatMul "
-    "BatchNormalization LSTM GRU RNN".split()
+    {
+        *("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConv"),
+        *("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"),
+        *("BatchNormalization", "LSTM", "GRU", "RNN"),
+    }
 )
 
 
@@ -93,7 +96,7 @@ def load_model(
     """
     proto = read_proto(source)
     infos, outputs = declared_inputs(proto), declared_outputs(proto)
-    given = dict(input_shapes or {})
+    given = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
     shapes = fixed_shapes(infos, given)
     original = _fingerprints(proto)
     name = Path(source).stem if not isinstance(source, bytes) else (proto.graph.name or "model")
@@ -158,33 +161,42 @@ def _write_weights(draft: Draft, original: Mapping[str, bytes], folder: Path) ->
             tensor.raw_data = content
     # Ordered by content: neither names nor the order of nodes, which both vary with the input shape.
     places: dict[str, tuple[int, int]] = {}
+    pieces: list[bytes] = []
     end = 0
-    folder.mkdir(parents=True, exist_ok=True)
     whole = hashlib.sha256()
-    handle, unfinished = tempfile.mkstemp(dir=folder, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            for key in sorted(by_content):
-                content = draft.contents[by_content[key][0]]
-                alignment = _LARGE_ALIGNMENT if len(content) >= _LARGE_BYTES else _SMALL_ALIGNMENT
-                gap = -end % alignment
-                for piece in (bytes(gap), content):
-                    file.write(piece)
-                    whole.update(piece)
-                places.update((name, (end + gap, len(content))) for name in by_content[key])
-                end += gap + len(content)
-        digest = whole.hexdigest()
-        target = folder / f"{digest}.weights"
-        os.replace(unfinished, target)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise
+    for key in sorted(by_content):
+        content = draft.contents[by_content[key][0]]
+        alignment = _LARGE_ALIGNMENT if len(content) >= _LARGE_BYTES else _SMALL_ALIGNMENT
+        gap = -end % alignment
+        for piece in (bytes(gap), content):
+            whole.update(piece)
+            pieces.append(piece)
+        places.update((name, (end + gap, len(content))) for name in by_content[key])
+        end += gap + len(content)
+    digest = whole.hexdigest()
+    target = folder / f"{digest}.weights"
+    if not target.is_file() or target.stat().st_size != end:
+        _write_atomically(target, pieces)
     for name, (offset, length) in places.items():
         tensor = draft.initializers[name]
         del tensor.external_data[:]
         for entry, value in (("location", target.name), ("offset", offset), ("length", length)):
             tensor.external_data.add(key=entry, value=str(value))
     return target, digest
+
+
+def _write_atomically(target: Path, pieces: Iterable[bytes]) -> None:
+    """Write a file that other processes see either whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, unfinished = tempfile.mkstemp(dir=target.parent, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.writelines(pieces)
+        os.chmod(unfinished, 0o644)
+        os.replace(unfinished, target)
+    except BaseException:
+        Path(unfinished).unlink(missing_ok=True)
+        raise
 
 
 def _weight_names(draft: Draft) -> set[str]:

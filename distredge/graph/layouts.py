@@ -90,7 +90,8 @@ def slices(op: Operation, axes: Axes) -> Ruling:
     op.only(axes, 0)
     row, shape = op.rowed_axis(axes), op.shape()
     starts, ends = op.values(1, "starts"), op.values(2, "ends")
-    assert starts is not None and ends is not None
+    assert starts is not None
+    assert ends is not None
     over = [int(axis) % len(shape) for axis in op.values(3, "axes") or range(len(starts))]
     if row not in over:
         return same_rows(op, axes)

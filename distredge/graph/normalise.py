@@ -75,7 +75,12 @@ def _grouped_instances(draft: Draft, axes: Mapping[str, int]) -> dict[str, list[
         if node.op_type != "InstanceNormalization" or len(draft.shapes[node.input[0]]) != 3:
             continue
         before, behind = producers.get(node.input[0]), consumers.get(node.output[0], [])
-        if before is None or before.op_type != "Reshape" or len(behind) != 1 or behind[0].op_type != "Reshape":
+        if (
+            before is None
+            or before.op_type != "Reshape"
+            or len(behind) != 1
+            or behind[0].op_type != "Reshape"
+        ):
             continue
         x = before.input[0]
         shape, flat = draft.shapes[x], draft.shapes[node.input[0]]
@@ -106,7 +111,9 @@ class _Work:
 
     def emit(self, op_type: str, inputs: list[str], output: str = "") -> str:
         output = output or self.draft.fresh(self.name)
-        self.nodes.append(helper.make_node(op_type, inputs, [output], self.draft.fresh(f"{self.name}/{op_type}")))
+        self.nodes.append(
+            helper.make_node(op_type, inputs, [output], self.draft.fresh(f"{self.name}/{op_type}"))
+        )
         return output
 
     def shape(self, shape: Shape) -> str:
@@ -121,7 +128,14 @@ class _Work:
         return self.emit("Reshape", [name, self.shape((size, *(1,) * behind))])
 
     def normalise(
-        self, x: str, over: tuple[int, ...], epsilon: float, scale: str, bias: str, output: str, added: float = 0.0
+        self,
+        x: str,
+        over: tuple[int, ...],
+        epsilon: float,
+        scale: str,
+        bias: str,
+        output: str,
+        added: float = 0.0,
     ) -> str:
         """(x - mean) / sqrt(variance + epsilon) * scale + bias; what is not given is left out.
 
@@ -149,6 +163,8 @@ class _Work:
 
     def _mean(self, x: str, over: tuple[int, ...]) -> str:
         output = self.draft.fresh(f"{self.name}/mean")
-        node = reduce_node(self.draft, "ReduceMean", x, output, over, self.draft.fresh(f"{self.name}/ReduceMean"))
+        node = reduce_node(
+            self.draft, "ReduceMean", x, output, over, self.draft.fresh(f"{self.name}/ReduceMean")
+        )
         self.nodes.append(node)
         return output

@@ -1,4 +1,4 @@
-"""Operator -> row rule: pointwise operators, in a table. Windows, reshapes and resizes are in files of their own.
+"""Operator -> row rule: pointwise operators, in a table. Windows, layouts and resizes have their own files.
 
 A builder takes the operation and the row axes of its inputs (at least one of them set) and returns a
 Ruling or raises NotByRows with a reason.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import lcm, prod
 
-from distredge.graph.model import Shape
 from distredge.graph.operation import NotByRows, Operation, Ruling
 from distredge.graph.rows import Edit
 from distredge.graph.rules import Axes, PartialRule, PointwiseRule
@@ -190,9 +189,19 @@ def arg_reduce(op: Operation, axes: Axes) -> Ruling:
     return same_rows(op, axes, row - gone)
 
 
-SPLITTABLE_REDUCTIONS = frozenset(
-    "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceSumSquare ReduceL1 ReduceL2 ReduceLogSum "
-    "ReduceLogSumExp GlobalAveragePool GlobalMaxPool".split()
+SPLITTABLE_REDUCTIONS = (
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
 )
 ORDER_FREE = frozenset({"ReduceMax", "ReduceMin", "GlobalMaxPool"})
 """Reductions whose result does not depend on the order of the operands, not even in the last bit."""
@@ -232,10 +241,14 @@ def reduction(op: Operation, axes: Axes) -> Ruling:
 
 def matmul(op: Operation, axes: Axes) -> Ruling:
     """MatMul and MatMulInteger where the row axis is not the one summed over."""
+    if any(shape is not None and prod(shape) > 1 for shape in op.shapes[2:3]):
+        raise NotByRows(f"{op.op_type} has a zero point for each row")
     return _product(op, axes, 0, 1)
 
 
 def quantised_matmul(op: Operation, axes: Axes) -> Ruling:
+    if any(shape is not None and prod(shape) > 1 for shape in (*op.shapes[1:3], *op.shapes[6:8])):
+        raise NotByRows("QLinearMatMul has a scale for each row")
     return _product(op, axes, 0, 3)
 
 
@@ -313,8 +326,8 @@ _ELEMENTWISE = """Abs Acos Acosh Asin Asinh Atan Atanh Cast Ceil Celu Clip Cos C
     Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu BitwiseNot
     com.microsoft::Gelu com.microsoft::FastGelu com.microsoft::QuickGelu com.microsoft::QLinearSigmoid
     com.microsoft::QLinearLeakyRelu"""
-_BROADCAST = """Add And BitShift BitwiseAnd BitwiseOr BitwiseXor CastLike Div Equal Greater GreaterOrEqual Less
-    LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum Where Xor com.microsoft::BiasGelu"""
+_BROADCAST = """Add And BitShift BitwiseAnd BitwiseOr BitwiseXor CastLike Div Equal Greater GreaterOrEqual
+    Less LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum Where Xor com.microsoft::BiasGelu"""
 
 POINTWISE: dict[str, Builder] = {
     **dict.fromkeys(_ELEMENTWISE.split(), elementwise),
@@ -356,10 +369,11 @@ POINTWISE: dict[str, Builder] = {
     "NonZero": mixes("NonZero gives as many values as the data has"),
     "GridSample": mixes("GridSample may read any row"),
     "RoiAlign": mixes("RoiAlign may read any row"),
+    "LSTM": mixes("LSTM runs along the whole sequence"),
+    "GRU": mixes("GRU runs along the whole sequence"),
+    "RNN": mixes("RNN runs along the whole sequence"),
+    "com.microsoft::QLinearGlobalAveragePool": mixes(
+        "QLinearGlobalAveragePool rounds, so partial means would round differently"
+    ),
     "MaxUnpool": mixes("MaxUnpool takes positions in the whole map"),
 }
-
-
-def spatial_quantum(shape: Shape, axis: int, quantum: int) -> int:
-    """A quantum that fits the tensor: at most its rows."""
-    return max(1, min(quantum, shape[axis]))

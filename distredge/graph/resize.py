@@ -39,10 +39,14 @@ def resize(op: Operation, axes: Axes) -> Ruling:
         if row is None or row == 0 or out[row] == 1:
             raise NotByRows("Resize of something that has no rows")
     form = _SizeForm(op, row)
-    matrix = _weights(op.op_type, op.opset, _hashable(op.attributes), form.kind, shape[row], out[row], form.given)
+    matrix = _weights(
+        op.op_type, op.opset, _hashable(op.attributes), form.kind, shape[row], out[row], form.given
+    )
     read: Axes = (row if shape[row] > 1 else None,) + (None,) * (len(axes) - 1)
     if shape[row] > 1:
-        shifted = _shifted(read, row, matrix, form, str(op.attributes.get("coordinate_transformation_mode", "")))
+        shifted = _shifted(
+            read, row, matrix, form, str(op.attributes.get("coordinate_transformation_mode", ""))
+        )
         if shifted is not None:
             return Ruling(shifted, (row,))
     return Ruling(_tapped(op, read, row, matrix, form), (row,))
@@ -170,12 +174,20 @@ def _tapped(op: Operation, read: Axes, row: int, matrix: Matrix, form: _SizeForm
 
 def _hashable(attributes: Any) -> tuple[tuple[str, Any], ...]:
     dropped = {"axes", "scales"}
-    return tuple(sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in attributes.items() if k not in dropped))
+    return tuple(
+        sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in attributes.items() if k not in dropped)
+    )
 
 
 @lru_cache(maxsize=64)
 def _weights(
-    op_type: str, opset: int, attributes: Sequence[tuple[str, Any]], kind: str, rows: int, out: int, scale: float | None
+    op_type: str,
+    opset: int,
+    attributes: Sequence[tuple[str, Any]],
+    kind: str,
+    rows: int,
+    out: int,
+    scale: float | None,
 ) -> Matrix:
     """`[out row, in row]` weights of a Resize along one axis.
 
@@ -211,7 +223,9 @@ def _weights(
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
         unit_rows = np.eye(rows, dtype=np.float32).reshape(shape)
         result = session.run(None, {"x": unit_rows})[0]
     except Exception as error:

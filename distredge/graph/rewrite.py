@@ -132,17 +132,27 @@ def _as_reduction(draft: Draft, node: NodeProto) -> list[NodeProto] | None:
         return None if shape is None else _lp(draft, node, tuple(range(2, len(shape))))
     if node.op_type not in _POOLS:
         return None
-    shape, out, window = draft.shapes.get(node.input[0]), draft.shapes.get(node.output[0]), _window(draft, node)
+    shape, out, window = (
+        draft.shapes.get(node.input[0]),
+        draft.shapes.get(node.output[0]),
+        _window(draft, node),
+    )
     if shape is None or out is None or window is None or shape[2] == 1 or out[2] != 1:
         return None
-    if attributes_of(node).get("auto_pad", "NOTSET") not in ("", "NOTSET") or not _covers(node, window, shape, 0):
+    if attributes_of(node).get("auto_pad", "NOTSET") not in ("", "NOTSET") or not _covers(
+        node, window, shape, 0
+    ):
         return None
-    if all(d == 1 for d in out[2:]) and all(_covers(node, window, shape, i) for i in range(len(window.kernel))):
+    if all(d == 1 for d in out[2:]) and all(
+        _covers(node, window, shape, i) for i in range(len(window.kernel))
+    ):
         if node.op_type == "LpPool":
             return _lp(draft, node, tuple(range(2, len(shape))))
         kind = "GlobalAveragePool" if node.op_type == "AveragePool" else "GlobalMaxPool"
         return [helper.make_node(kind, [node.input[0]], [node.output[0]], node.name)]
-    if node.op_type == "LpPool" or (node.op_type == "MaxPool" and draft.dtypes.get(node.input[0]) != "float32"):
+    if node.op_type == "LpPool" or (
+        node.op_type == "MaxPool" and draft.dtypes.get(node.input[0]) != "float32"
+    ):
         return None
     # As high as the map but not as wide: pool along the width first, which keeps rows, then reduce.
     inner = NodeProto()

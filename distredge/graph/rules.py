@@ -94,6 +94,7 @@ class WindowRule:
         height: rows of input 0.
         extent: rows under one window, dilation included.
         pads: the node's pads as ONNX lists them, all begins and then all ends.
+        spatial: which of the spatial axes is split; 0 but for volumes.
     """
 
     axes: Axes
@@ -101,6 +102,7 @@ class WindowRule:
     extent: int
     stride: int
     pads: tuple[int, ...]
+    spatial: int = 0
     kind: str = "window"
 
     def needs(self, out: Rows) -> tuple[Rows | None, ...]:
@@ -110,16 +112,16 @@ class WindowRule:
 
     def edit(self, out: Rows) -> Edit | None:
         start, stop = self._window(out)
-        half = len(self.pads) // 2
+        end = self.spatial + len(self.pads) // 2
         pads = list(self.pads)
-        pads[0] = max(0, -start)
-        pads[half] = min(pads[half], max(0, stop - self.height))
+        pads[self.spatial] = max(0, -start)
+        pads[end] = min(pads[end], max(0, stop - self.height))
         if tuple(pads) == self.pads:
             return None
         return Edit(attributes=(("pads", tuple(pads)),))
 
     def _window(self, out: Rows) -> tuple[int, int]:
-        top = self.pads[0]
+        top = self.pads[self.spatial]
         return out.start * self.stride - top, (out.stop - 1) * self.stride - top + self.extent
 
 
@@ -133,10 +135,12 @@ class TransposedWindowRule:
     stride: int
     pads: tuple[int, ...]
     output_padding: tuple[int, ...]
+    spatial: int = 0
     kind: str = "window"
 
     def needs(self, out: Rows) -> tuple[Rows | None, ...]:
-        first, last = out.start + self.pads[0], out.stop - 1 + self.pads[0]
+        top = self.pads[self.spatial]
+        first, last = out.start + top, out.stop - 1 + top
         # Where the stride is longer than the kernel some rows get nothing: then any row before will do.
         start = min(-((self.extent - 1 - first) // self.stride), first // self.stride)
         start = min(max(0, start), self.height - 1)
@@ -146,13 +150,13 @@ class TransposedWindowRule:
     def edit(self, out: Rows) -> Edit | None:
         source = self.needs(out)[0]
         assert source is not None
-        origin = source.start * self.stride - self.pads[0]
+        origin = source.start * self.stride - self.pads[self.spatial]
         full = (source.size - 1) * self.stride + self.extent
         end = full - (out.stop - origin)
         pads, more = list(self.pads), list(self.output_padding)
-        pads[0] = out.start - origin
-        pads[len(pads) // 2] = max(0, end)
-        more[0] = max(0, -end)
+        pads[self.spatial] = out.start - origin
+        pads[self.spatial + len(pads) // 2] = max(0, end)
+        more[self.spatial] = max(0, -end)
         if tuple(pads) == self.pads and tuple(more) == self.output_padding:
             return None
         return Edit(attributes=(("pads", tuple(pads)), ("output_padding", tuple(more))))

@@ -32,6 +32,7 @@ def complete_shapes(draft: Draft) -> None:
     # onnxruntime's own operators are unknown to ONNX's inference, but their shapes are as fixed as any.
     for node in draft.nodes:
         own = node.domain == "com.microsoft" or node.op_type in _FUSED
+        own = own and any(name and name not in draft.shapes for name in node.output)
         if own and all(not n or n in draft.shapes for n in node.input):
             for name in node.output:
                 if isinstance(seen.get(name), np.ndarray):
@@ -96,13 +97,17 @@ def _run_once(draft: Draft, wanted: list[str]) -> dict[str, Any]:
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
         generator = np.random.default_rng(0)
         feeds = {}
         for value in draft.inputs:
             dtype, shape = draft.dtypes[value.name], draft.shapes[value.name]
             sample = generator.random(shape)
-            feeds[value.name] = sample.astype(dtype) if dtype != "object" else np.full(shape, "", dtype=object)
+            feeds[value.name] = (
+                sample.astype(dtype) if dtype != "object" else np.full(shape, "", dtype=object)
+            )
         return dict(zip(wanted, session.run(wanted, feeds), strict=True))
     except Exception as error:
         raise ModelError(f"the model does not run: {first_line(error)}") from error

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import onnx
 import onnxruntime
-from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
 from distredge.errors import InputError, ModelError
@@ -62,22 +61,27 @@ def _parsed(data: bytes, where: str, folder: Path | None) -> ModelProto:
     model = ModelProto()
     try:
         model.ParseFromString(data)
-    except (DecodeError, RuntimeError) as error:
+    except Exception as error:  # protobuf does not say which
         raise ModelError(f"{where} is not an ONNX model, or only part of one", source=where) from error
     if not model.graph.node or not model.opset_import:
         raise ModelError(f"{where} is not an ONNX model: it has no operators", source=where)
     external = [t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]
     if external and folder is None:
         raise ModelError(
-            f"{where} keep weights in another file ({external[0].name}); give the model's path instead", source=where
+            f"{where} keep weights in another file ({external[0].name}); give the model's path instead",
+            source=where,
         )
     if external:
         try:
             onnx.load_external_data_for_model(model, str(folder))
         except Exception as error:
-            raise ModelError(f"{where}: its weights file cannot be read ({first_line(error)})", source=where) from error
+            raise ModelError(
+                f"{where}: its weights file cannot be read ({first_line(error)})", source=where
+            ) from error
     if sum(len(t.raw_data) for t in model.graph.initializer) > _LIMIT_BYTES:
-        raise ModelError(f"{where} holds more than 2 GB of weights, which DistrEdge does not handle", source=where)
+        raise ModelError(
+            f"{where} holds more than 2 GB of weights, which DistrEdge does not handle", source=where
+        )
     return model
 
 
@@ -115,13 +119,15 @@ def fixed_shapes(infos: tuple[InputInfo, ...], given: Mapping[str, Shape]) -> di
     names = [info.name for info in infos]
     for name in given:
         if name not in names:
-            raise InputError(f"the model has no input {name!r}; its inputs are {', '.join(names)}", input=name)
+            raise InputError(
+                f"the model has no input {name!r}; its inputs are {', '.join(names)}", input=name
+            )
     symbols: dict[str, int] = {}
     for info in infos:
         if info.name in given:
             _check_shape(info, given[info.name])
             symbols.update(
-                (d, size) for d, size in zip(info.shape, given[info.name], strict=True) if isinstance(d, str)
+                (d, size) for d, size in zip(info.shape, given[info.name], strict=False) if isinstance(d, str)
             )
     shapes: dict[str, Shape] = {}
     for info in infos:
@@ -133,7 +139,8 @@ def fixed_shapes(infos: tuple[InputInfo, ...], given: Mapping[str, Shape]) -> di
             dims[0], undefined = 1, []
         if undefined:
             raise InputError(
-                f"input {info.name!r} has no fixed shape; give one with --input-shape {info.name}={_example(info)}",
+                f"input {info.name!r} has no fixed shape; "
+                f"give one with --input-shape {info.name}={_example(info)}",
                 input=info.name,
                 shape=info.shape,
             )
@@ -143,14 +150,18 @@ def fixed_shapes(infos: tuple[InputInfo, ...], given: Mapping[str, Shape]) -> di
 
 def _check_shape(info: InputInfo, shape: Shape) -> None:
     said = "x".join(map(str, shape))
-    if len(shape) != len(info.shape):
+    if info.shape and len(shape) != len(info.shape):
         raise InputError(
-            f"input {info.name!r} has {len(info.shape)} dimensions ({_example(info)}), but {said} has {len(shape)}",
+            f"input {info.name!r} has {len(info.shape)} dimensions ({_example(info)}), "
+            f"but {said} has {len(shape)}",
             input=info.name,
         )
-    if any(not isinstance(d, int) or d < 1 for d in shape):
-        raise InputError(f"input {info.name!r}: every dimension must be at least 1, not {said}", input=info.name)
-    if any(isinstance(d, int) and d != size for d, size in zip(info.shape, shape, strict=True)):
+    if any(d < 1 for d in shape):
+        raise InputError(
+            f"input {info.name!r}: every dimension must be at least 1, not {said}",
+            input=info.name,
+        )
+    if any(isinstance(d, int) and d != size for d, size in zip(info.shape, shape, strict=False)):
         raise InputError(f"input {info.name!r} must be {_example(info)}, not {said}", input=info.name)
 
 

@@ -14,7 +14,8 @@ from distredge.graph.operators import Builder
 from distredge.graph.rules import Axes, TransposedWindowRule, WindowRule
 
 ROW_AXIS = 2
-"""The first spatial axis of every ONNX window operator."""
+"""The first spatial axis of every ONNX window operator: the rows of a map. Only volumes may have their rows
+along another one, since they are often flattened to maps by merging the first into the channels."""
 
 
 def kernel_shape(op: Operation) -> tuple[int, ...]:
@@ -28,47 +29,53 @@ def window(extra: tuple[int, ...] = ()) -> Builder:
     """A convolution or a pool over input 0; `extra` inputs are maps of the output's size."""
 
     def build(op: Operation, axes: Axes) -> Ruling:
-        _check(op, axes, extra)
+        row = _row_axis(op, axes, extra)
         rank = len(op.shape()) - 2
         if sum(bool(out) for out in op.outputs) > 1:
             raise NotByRows(f"{op.op_type} returns Indices of the whole map")
-        extent, stride = _along_rows(op)
+        extent, stride = _along(op, row)
         pads = tuple(op.attributes.get("pads") or (0,) * (2 * rank))
-        if extent <= max(pads[0], pads[rank]):
+        if extent <= max(pads[row - 2], pads[row - 2 + rank]):
             raise NotByRows(f"{op.op_type} has windows that lie in the padding alone")
-        read = tuple(ROW_AXIS if i == 0 or (i in extra and op.has(i)) else None for i in range(len(axes)))
-        rule = WindowRule(read, op.shape()[ROW_AXIS], extent, stride, pads)
-        return Ruling(rule, (ROW_AXIS,) * len(op.outputs))
+        read = tuple(row if i == 0 or (i in extra and op.has(i)) else None for i in range(len(axes)))
+        rule = WindowRule(read, op.shape()[row], extent, stride, pads, row - 2)
+        return Ruling(rule, (row,) * len(op.outputs))
 
     return build
 
 
 def transposed(op: Operation, axes: Axes) -> Ruling:
-    _check(op, axes, ())
+    row = _row_axis(op, axes, ())
     rank = len(op.shape()) - 2
     if "output_shape" in op.attributes:
         raise NotByRows("ConvTranspose is given an output shape that its padding does not explain")
-    extent, stride = _along_rows(op)
+    extent, stride = _along(op, row)
     pads = tuple(op.attributes.get("pads") or (0,) * (2 * rank))
     more = tuple(op.attributes.get("output_padding") or (0,) * rank)
-    read = (ROW_AXIS,) + (None,) * (len(axes) - 1)
-    return Ruling(TransposedWindowRule(read, op.shape()[ROW_AXIS], extent, stride, pads, more), (ROW_AXIS,))
+    read = (row,) + (None,) * (len(axes) - 1)
+    rule = TransposedWindowRule(read, op.shape()[row], extent, stride, pads, more, row - 2)
+    return Ruling(rule, (row,))
 
 
-def _check(op: Operation, axes: Axes, extra: tuple[int, ...]) -> None:
+def _row_axis(op: Operation, axes: Axes, extra: tuple[int, ...]) -> int:
+    """The spatial axis that is split."""
     op.only(axes, 0, *extra)
-    if any(axis not in (None, ROW_AXIS) for axis in axes):
+    rows_at = {axis for axis in axes if axis is not None}
+    row = rows_at.pop()
+    if rows_at or not (row == ROW_AXIS or 2 <= row < len(op.shape()) == 5):
         raise NotByRows(f"{op.op_type} slides along axis {ROW_AXIS}, but the rows lie along another")
     if str(op.attributes.get("auto_pad", "NOTSET")) not in ("NOTSET", ""):
         raise NotByRows(f"{op.op_type} pads by itself in a way that is not understood")
     if op.attributes.get("channels_last"):
         raise NotByRows(f"{op.op_type} with channels last is not split")
+    return row
 
 
-def _along_rows(op: Operation) -> tuple[int, int]:
-    kernel = kernel_shape(op)[0]
-    dilation = (op.attributes.get("dilations") or (1,))[0]
-    return (kernel - 1) * dilation + 1, (op.attributes.get("strides") or (1,))[0]
+def _along(op: Operation, row: int) -> tuple[int, int]:
+    """Extent and stride of the window along the row axis."""
+    kernel, at = kernel_shape(op)[row - 2], row - 2
+    dilations, strides = op.attributes.get("dilations"), op.attributes.get("strides")
+    return (kernel - 1) * (dilations[at] if dilations else 1) + 1, strides[at] if strides else 1
 
 
 _WEIGHTS = {

@@ -63,7 +63,10 @@ def floats(*values: float) -> Array:
 
 def _convolutions() -> list[Case]:
     x = (1, 4, 13, 6)
-    make = lambda name, shape, w, **a: Case(name, "Conv", "window", shape, a, (w, weights(w.shape[0])))  # noqa: E731
+
+    def make(name: str, shape: tuple[int, ...], w: Array, **a: Any) -> Case:
+        return Case(name, "Conv", "window", shape, a, (w, weights(w.shape[0])))
+
     return [
         make("3x3", x, weights(5, 4, 3, 3), pads=[1, 1, 1, 1]),
         make("1x1", x, weights(5, 4, 1, 1)),
@@ -89,9 +92,11 @@ def _convolutions() -> list[Case]:
 
 def _transposed() -> list[Case]:
     x = (1, 4, 9, 5)
-    make = lambda name, k, g=1, **a: Case(  # noqa: E731
-        name, "ConvTranspose", "window", x, a | {"group": g}, (weights(4, 3, *k), weights(3 * g)), minimal=False
-    )
+
+    def make(name: str, k: tuple[int, ...], g: int = 1, **a: Any) -> Case:
+        constants = (weights(4, 3, *k), weights(3 * g))
+        return Case(name, "ConvTranspose", "window", x, a | {"group": g}, constants, minimal=False)
+
     return [
         make("2x2-s2", (2, 2), strides=[2, 2]),
         make("3x3-s2-p1", (3, 3), strides=[2, 2], pads=[1, 1, 1, 1]),
@@ -129,7 +134,12 @@ def _pools() -> list[Case]:
         if op == "MaxPool":
             forms |= {
                 "dilated": {"kernel_shape": [3, 3], "dilations": [2, 2], "pads": [1, 1, 1, 1]},
-                "dilated-ceil": {"kernel_shape": [3, 3], "dilations": [2, 2], "strides": [3, 3], "ceil_mode": 1},
+                "dilated-ceil": {
+                    "kernel_shape": [3, 3],
+                    "dilations": [2, 2],
+                    "strides": [3, 3],
+                    "ceil_mode": 1,
+                },
             }
         if op == "AveragePool":
             for name, form in list(forms.items()):
@@ -139,15 +149,27 @@ def _pools() -> list[Case]:
                 opset = 18 if op == "LpPool" else 17
                 minimal = "dilations" not in form
                 cases.append(
-                    Case(f"{name}-{height}", op, "window", (1, 3, height, height), form, opset=opset, minimal=minimal)
+                    Case(
+                        f"{name}-{height}",
+                        op,
+                        "window",
+                        (1, 3, height, height),
+                        form,
+                        opset=opset,
+                        minimal=minimal,
+                    )
                 )
     cases.append(
         Case(
-            "dilated", "AveragePool", "window", (1, 3, 13, 9),
-            {"kernel_shape": [3, 3], "dilations": [2, 2], "pads": [2, 2, 2, 2], "strides": [2, 2]}, opset=19,
+            "dilated",
+            "AveragePool",
+            "window",
+            (1, 3, 13, 9),
+            {"kernel_shape": [3, 3], "dilations": [2, 2], "pads": [2, 2, 2, 2], "strides": [2, 2]},
+            opset=19,
             minimal=False,
         )
-    )  # fmt: skip
+    )
     cases.append(Case("1-d", "MaxPool", "window", (1, 3, 17), {"kernel_shape": [3], "strides": [2]}))
     return cases
 
@@ -163,46 +185,98 @@ def _quantised() -> list[Case]:
         Case("plain", "QLinearConv", "window", (1, 4, 11, 6), pads, qconv, dtype=u8),
         Case("s2", "QLinearConv", "window", (1, 4, 11, 6), pads | {"strides": [2, 2]}, qconv, dtype=u8),
         Case(
-            "plain", "ConvInteger", "window", (1, 4, 11, 6), pads, (wu, np.uint8(9), np.uint8(120)),
-            dtype=u8, out_dtype=TensorProto.INT32,
+            "plain",
+            "ConvInteger",
+            "window",
+            (1, 4, 11, 6),
+            pads,
+            (wu, np.uint8(9), np.uint8(120)),
+            dtype=u8,
+            out_dtype=TensorProto.INT32,
         ),
         Case(
-            "int8", "MaxPool", "window", (1, 3, 12, 6), {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, dtype=i8,
+            "int8",
+            "MaxPool",
+            "window",
+            (1, 3, 12, 6),
+            {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
+            dtype=i8,
         ),
         Case("tensor", "QuantizeLinear", "pointwise", (1, 4, 9, 6), {}, (scale, zero), out_dtype=u8),
         Case(
-            "channel", "QuantizeLinear", "pointwise", (1, 4, 9, 6), {"axis": 1},
-            (np.abs(weights(4)) + 0.01, np.zeros(4, np.int8)), out_dtype=i8,
+            "channel",
+            "QuantizeLinear",
+            "pointwise",
+            (1, 4, 9, 6),
+            {"axis": 1},
+            (np.abs(weights(4)) + 0.01, np.zeros(4, np.int8)),
+            out_dtype=i8,
         ),
         Case(
-            "row", "QuantizeLinear", "pointwise", (1, 4, 9, 6), {"axis": 2},
-            (np.abs(weights(9)) + 0.01, np.zeros(9, np.int8)), out_dtype=i8,
+            "row",
+            "QuantizeLinear",
+            "pointwise",
+            (1, 4, 9, 6),
+            {"axis": 2},
+            (np.abs(weights(9)) + 0.01, np.zeros(9, np.int8)),
+            out_dtype=i8,
         ),
         Case(
-            "row", "DequantizeLinear", "pointwise", (1, 4, 9, 6), {"axis": 2},
-            (np.abs(weights(9)) + 0.01, np.zeros(9, np.uint8)), dtype=u8, out_dtype=TensorProto.FLOAT,
+            "row",
+            "DequantizeLinear",
+            "pointwise",
+            (1, 4, 9, 6),
+            {"axis": 2},
+            (np.abs(weights(9)) + 0.01, np.zeros(9, np.uint8)),
+            dtype=u8,
+            out_dtype=TensorProto.FLOAT,
         ),
         Case(
-            "two", "QLinearMatMul", "pointwise", (1, 9, 6), {},
-            (np.float32(0.1), np.uint8(3), wu[0, :, 0, :2].reshape(-1)[:6].reshape(6, 1), np.float32(0.2),
-             np.uint8(120), np.float32(2), np.uint8(99)), dtype=u8,
+            "two",
+            "QLinearMatMul",
+            "pointwise",
+            (1, 9, 6),
+            {},
+            (
+                np.float32(0.1),
+                np.uint8(3),
+                wu[0, :, 0, :2].reshape(-1)[:6].reshape(6, 1),
+                np.float32(0.2),
+                np.uint8(120),
+                np.float32(2),
+                np.uint8(99),
+            ),
+            dtype=u8,
         ),
         Case(
-            "plain", "QLinearSigmoid", "pointwise", (1, 4, 9, 6), {},
-            (scale, zero, np.float32(1 / 256), np.uint8(0)), dtype=u8, domain="com.microsoft",
+            "plain",
+            "QLinearSigmoid",
+            "pointwise",
+            (1, 4, 9, 6),
+            {},
+            (scale, zero, np.float32(1 / 256), np.uint8(0)),
+            dtype=u8,
+            domain="com.microsoft",
         ),
         Case(
-            "plain", "QLinearAveragePool", "window", (1, 4, 9, 6), {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
-            (scale, zero, scale, zero), dtype=u8, domain="com.microsoft",
+            "plain",
+            "QLinearAveragePool",
+            "window",
+            (1, 4, 9, 6),
+            {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
+            (scale, zero, scale, zero),
+            dtype=u8,
+            domain="com.microsoft",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _pointwise() -> list[Case]:
     x = (1, 4, 9, 6)
-    p = lambda name, op, attributes=None, constants=(), shape=x, **k: Case(  # noqa: E731
-        name, op, "pointwise", shape, attributes or {}, constants, **k
-    )
+
+    def p(name: str, op: str, attributes: Any = None, constants: Any = (), shape: Any = x, **k: Any) -> Case:
+        return Case(name, op, "pointwise", shape, attributes or {}, constants, **k)
+
     unary = "Abs Neg Relu Sigmoid Tanh Exp Softplus Elu HardSigmoid LeakyRelu Floor Erf Selu Sin Identity"
     one, boolean = np.float32(1), TensorProto.BOOL
     return [
@@ -266,9 +340,10 @@ def _pointwise() -> list[Case]:
 
 def _scaling() -> list[Case]:
     x = (1, 8, 9, 4)
-    s = lambda name, op, attributes=None, constants=(), shape=x, **k: Case(  # noqa: E731
-        name, op, "scaling", shape, attributes or {}, constants, minimal=False, **k
-    )
+
+    def s(name: str, op: str, attributes: Any = None, constants: Any = (), shape: Any = x, **k: Any) -> Case:
+        return Case(name, op, "scaling", shape, attributes or {}, constants, minimal=False, **k)
+
     pads = (ints(0, 0, 2, 1, 0, 0, 3, 1),)
     return [
         s("dcr", "DepthToSpace", {"blocksize": 2}),
@@ -294,10 +369,23 @@ def _scaling() -> list[Case]:
 def resizes() -> list[Case]:
     """Resize and Upsample in every mode, by whole factors and others."""
     cases = []
-    modes: list[dict[str, Any]] = [{"mode": "nearest", "nearest_mode": m} for m in ("floor", "round_prefer_floor", "ceil")]
-    modes += [{"mode": "linear"}, {"mode": "cubic"}, {"mode": "cubic", "exclude_outside": 1, "cubic_coeff_a": -0.5}]
+    modes: list[dict[str, Any]] = [
+        {"mode": "nearest", "nearest_mode": m} for m in ("floor", "round_prefer_floor", "ceil")
+    ]
+    modes += [
+        {"mode": "linear"},
+        {"mode": "cubic"},
+        {"mode": "cubic", "exclude_outside": 1, "cubic_coeff_a": -0.5},
+    ]
     coordinates = ["half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners", "half_pixel_symmetric"]
-    ratios = {"x2": (14, 28), "x3": (13, 39), "half": (16, 8), "7-13": (7, 13), "41-90": (41, 90), "3half": (16, 24)}
+    ratios = {
+        "x2": (14, 28),
+        "x3": (13, 39),
+        "half": (16, 8),
+        "7-13": (7, 13),
+        "41-90": (41, 90),
+        "3half": (16, 24),
+    }
     for mode in modes:
         for coordinate in coordinates:
             for name, (rows, out) in ratios.items():
@@ -306,33 +394,153 @@ def resizes() -> list[Case]:
                 tag = "-".join([str(v) for v in mode.values()] + [coordinate, name])
                 shape = (1, 2, rows, 6)
                 sizes = (None, None, ints(1, 2, out, 9))
-                cases.append(Case(f"sizes-{tag}", "Resize", "scaling", shape, attributes, sizes, opset, minimal=False, exact=False))
+                cases.append(
+                    Case(
+                        f"sizes-{tag}",
+                        "Resize",
+                        "scaling",
+                        shape,
+                        attributes,
+                        sizes,
+                        opset,
+                        minimal=False,
+                        exact=False,
+                    )
+                )
                 if name in ("x2", "x3", "half", "3half"):
                     scales = (None, floats(1, 1, out / rows, 2))
                     cases.append(
-                        Case(f"scales-{tag}", "Resize", "scaling", shape, attributes, scales, opset, minimal=False, exact=False)
+                        Case(
+                            f"scales-{tag}",
+                            "Resize",
+                            "scaling",
+                            shape,
+                            attributes,
+                            scales,
+                            opset,
+                            minimal=False,
+                            exact=False,
+                        )
                     )
-    plain = dict(kind="scaling", minimal=False, exact=False)
+    plain: dict[str, Any] = {"kind": "scaling", "minimal": False, "exact": False}
     for mode in ("nearest", "linear"):
         cases += [
-            Case(f"10-{mode}", "Resize", shape=(1, 2, 14, 6), attributes={"mode": mode}, constants=(floats(1, 1, 2, 2),), opset=10, **plain),
-            Case(f"9-{mode}", "Upsample", shape=(1, 2, 14, 6), attributes={"mode": mode}, constants=(floats(1, 1, 2, 2),), opset=9, **plain),
-            Case(f"9-{mode}-odd", "Upsample", shape=(1, 2, 14, 6), attributes={"mode": mode}, constants=(floats(1, 1, 1.7, 2),), opset=9, **plain),
-            Case(f"7-{mode}", "Upsample", shape=(1, 2, 14, 6), attributes={"mode": mode, "scales": [1.0, 1.0, 2.0, 2.0]}, opset=7, **plain),
-            Case(f"11-{mode}", "Resize", shape=(1, 2, 14, 6), attributes={"mode": mode}, constants=(floats(), floats(), ints(1, 2, 21, 9)), opset=11, **plain),
-            Case(f"axes-{mode}", "Resize", shape=(1, 2, 14, 6), attributes={"mode": mode, "axes": [3, 2]}, constants=(None, None, ints(9, 28)), opset=18, **plain),
-            Case(f"rows-only-{mode}", "Resize", shape=(1, 2, 14, 6), attributes={"mode": mode}, constants=(None, None, ints(1, 2, 19, 6)), opset=13, **plain),
-            Case(f"columns-only-{mode}", "Resize", shape=(1, 2, 14, 6), attributes={"mode": mode}, constants=(None, None, ints(1, 2, 14, 11)), opset=13, **plain),
-            Case(f"columns-scale-{mode}", "Resize", shape=(1, 2, 14, 6), attributes={"mode": mode}, constants=(None, floats(1, 1, 1, 1.7)), opset=13, **plain),
-            Case(f"3-d-{mode}", "Resize", shape=(1, 2, 14, 4, 5), attributes={"mode": mode}, constants=(None, floats(1, 1, 2, 2, 2)), opset=13, **plain),
-        ]  # fmt: skip
+            Case(
+                f"10-{mode}",
+                "Resize",
+                shape=(1, 2, 14, 6),
+                attributes={"mode": mode},
+                constants=(floats(1, 1, 2, 2),),
+                opset=10,
+                **plain,
+            ),
+            Case(
+                f"9-{mode}",
+                "Upsample",
+                shape=(1, 2, 14, 6),
+                attributes={"mode": mode},
+                constants=(floats(1, 1, 2, 2),),
+                opset=9,
+                **plain,
+            ),
+            Case(
+                f"9-{mode}-odd",
+                "Upsample",
+                shape=(1, 2, 14, 6),
+                attributes={"mode": mode},
+                constants=(floats(1, 1, 1.7, 2),),
+                opset=9,
+                **plain,
+            ),
+            Case(
+                f"7-{mode}",
+                "Upsample",
+                shape=(1, 2, 14, 6),
+                attributes={"mode": mode, "scales": [1.0, 1.0, 2.0, 2.0]},
+                opset=7,
+                **plain,
+            ),
+            Case(
+                f"11-{mode}",
+                "Resize",
+                shape=(1, 2, 14, 6),
+                attributes={"mode": mode},
+                constants=(floats(), floats(), ints(1, 2, 21, 9)),
+                opset=11,
+                **plain,
+            ),
+            Case(
+                f"axes-{mode}",
+                "Resize",
+                shape=(1, 2, 14, 6),
+                attributes={"mode": mode, "axes": [3, 2]},
+                constants=(None, None, ints(9, 28)),
+                opset=18,
+                **plain,
+            ),
+            Case(
+                f"rows-only-{mode}",
+                "Resize",
+                shape=(1, 2, 14, 6),
+                attributes={"mode": mode},
+                constants=(None, None, ints(1, 2, 19, 6)),
+                opset=13,
+                **plain,
+            ),
+            Case(
+                f"columns-only-{mode}",
+                "Resize",
+                shape=(1, 2, 14, 6),
+                attributes={"mode": mode},
+                constants=(None, None, ints(1, 2, 14, 11)),
+                opset=13,
+                **plain,
+            ),
+            Case(
+                f"columns-scale-{mode}",
+                "Resize",
+                shape=(1, 2, 14, 6),
+                attributes={"mode": mode},
+                constants=(None, floats(1, 1, 1, 1.7)),
+                opset=13,
+                **plain,
+            ),
+            Case(
+                f"3-d-{mode}",
+                "Resize",
+                shape=(1, 2, 14, 4, 5),
+                attributes={"mode": mode},
+                constants=(None, floats(1, 1, 2, 2, 2)),
+                opset=13,
+                **plain,
+            ),
+        ]
     for attributes in ({"mode": "linear", "antialias": 1}, {"mode": "cubic", "antialias": 1}):
         for out in (8, 13, 32):
             cases.append(
-                Case(f"antialias-{attributes['mode']}-{out}", "Resize", shape=(1, 2, 16, 6), attributes=attributes, constants=(None, None, ints(1, 2, out, 9)), opset=18, **plain)
-            )  # fmt: skip
+                Case(
+                    f"antialias-{attributes['mode']}-{out}",
+                    "Resize",
+                    shape=(1, 2, 16, 6),
+                    attributes=attributes,
+                    constants=(None, None, ints(1, 2, out, 9)),
+                    opset=18,
+                    **plain,
+                )
+            )
     u8 = {"dtype": TensorProto.UINT8}
-    cases.append(Case("u8-nearest", "Resize", shape=(1, 2, 14, 6), attributes={"mode": "nearest"}, constants=(None, None, ints(1, 2, 19, 9)), opset=13, **plain, **u8))  # fmt: skip
+    cases.append(
+        Case(
+            "u8-nearest",
+            "Resize",
+            shape=(1, 2, 14, 6),
+            attributes={"mode": "nearest"},
+            constants=(None, None, ints(1, 2, 19, 9)),
+            opset=13,
+            **plain,
+            **u8,
+        )
+    )
     return cases
 
 

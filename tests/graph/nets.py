@@ -30,10 +30,14 @@ class Net:
 
     def op(self, kind: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
         made = [f"t{len(self.nodes)}_{i}" for i in range(outputs)]
-        self.nodes.append(helper.make_node(kind, list(inputs), made, f"n{len(self.nodes)}", domain=domain, **attributes))
+        self.nodes.append(
+            helper.make_node(kind, list(inputs), made, f"n{len(self.nodes)}", domain=domain, **attributes)
+        )
         return made[0] if outputs == 1 else made
 
-    def conv(self, x: str, cin: int, cout: int, k: int = 3, s: int = 1, relu: bool = True, **attributes: Any) -> str:
+    def conv(
+        self, x: str, cin: int, cout: int, k: int = 3, s: int = 1, relu: bool = True, **attributes: Any
+    ) -> str:
         pad = k // 2
         attributes = {"strides": [s, s], "pads": [pad] * 4} | attributes
         groups = attributes.get("group", 1)
@@ -43,7 +47,9 @@ class Net:
     def ints(self, *values: int) -> str:
         return self.const(values, "int64")
 
-    def model(self, inputs: dict[str, tuple[int | str, ...]], outputs: list[str], opset: int = 17, **more: Any) -> bytes:
+    def model(
+        self, inputs: dict[str, tuple[int | str, ...]], outputs: list[str], opset: int = 17, **more: Any
+    ) -> bytes:
         return model_of(self.nodes, inputs, outputs, self.constants, opset, **more)
 
 
@@ -102,7 +108,9 @@ def unet() -> bytes:
     c = n.conv(n.op("MaxPool", b, kernel_shape=[2, 2], strides=[2, 2]), 16, 16)
     up = n.op("ConvTranspose", c, n.weights(16, 16, 2, 2), strides=[2, 2])
     b = n.conv(n.op("Concat", up, b, axis=1), 32, 16)
-    up = n.op("ConvTranspose", b, n.weights(16, 8, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1])
+    up = n.op(
+        "ConvTranspose", b, n.weights(16, 8, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1]
+    )
     return n.model(X, [n.conv(n.op("Concat", up, a, axis=1), 16, 4, k=1, relu=False)])
 
 
@@ -113,7 +121,10 @@ def fpn() -> bytes:
     c4 = n.conv(c3, 8, 8, s=2)
     c5 = n.conv(c4, 8, 8, s=2)
     p5 = n.conv(c5, 8, 8, k=1)
-    resize = lambda t: n.op("Resize", t, "", n.const([1, 1, 2, 2], "float32"), mode="nearest")  # noqa: E731
+
+    def resize(t: str) -> str:
+        return n.op("Resize", t, "", n.const([1, 1, 2, 2], "float32"), mode="nearest")
+
     p4 = n.op("Add", n.conv(c4, 8, 8, k=1), resize(p5))
     p3 = n.op("Add", n.conv(c3, 8, 8, k=1), resize(p4))
     return n.model(X, [n.conv(p, 8, 4, relu=False) for p in (p3, p4, p5)])
@@ -130,7 +141,15 @@ def bilinear_odd() -> bytes:
     """Sizes that are no whole multiple: weights differ from row to row."""
     n = Net()
     y = n.conv("x", 3, 8, s=2)
-    y = n.op("Resize", y, "", "", n.ints(1, 8, 41, 19), mode="linear", coordinate_transformation_mode="align_corners")
+    y = n.op(
+        "Resize",
+        y,
+        "",
+        "",
+        n.ints(1, 8, 41, 19),
+        mode="linear",
+        coordinate_transformation_mode="align_corners",
+    )
     return n.model(X, [n.conv(y, 8, 4)])
 
 
@@ -255,11 +274,14 @@ def control_flow() -> bytes:
     n = Net()
     y = n.conv("x", 3, 4)
     body = [
-        helper.make_graph([helper.make_node(kind, [y], [f"{kind}_out"])], kind, [], [
-            helper.make_tensor_value_info(f"{kind}_out", TensorProto.FLOAT, None)
-        ])
+        helper.make_graph(
+            [helper.make_node(kind, [y], [f"{kind}_out"])],
+            kind,
+            [],
+            [helper.make_tensor_value_info(f"{kind}_out", TensorProto.FLOAT, None)],
+        )
         for kind in ("Abs", "Neg")
-    ]  # fmt: skip
+    ]
     flag = n.op("Greater", n.op("ReduceSum", y, keepdims=0), n.const(0, "float32"))
     z = n.op("If", flag, then_branch=body[0], else_branch=body[1])
     return n.model(X, [n.conv(z, 4, 4), "x"])
@@ -272,11 +294,40 @@ def batch() -> bytes:
     return n.model({"x": (3, 3, 32, 24)}, [n.conv(y, 8, 4)])
 
 
+def volume() -> bytes:
+    """A volume whose depth is merged into the channels: its rows are the second spatial axis."""
+    n = Net()
+    y = n.op("Conv", "x", n.weights(4, 2, 3, 3, 3), pads=[1, 1, 1, 1, 1, 1], strides=[2, 1, 1])
+    y = n.op("ConvTranspose", n.op("Relu", y), n.weights(4, 4, 1, 2, 2), strides=[1, 2, 2])
+    y = n.op("MaxPool", y, kernel_shape=[2, 2, 2], strides=[1, 2, 2])
+    y = n.op("Reshape", y, n.ints(1, 12, 14, 10))
+    return n.model({"x": (1, 2, 8, 14, 10)}, [n.conv(n.conv(y, 12, 8), 8, 4)])
+
+
 NETS: dict[str, Callable[[], bytes]] = {
     f.__name__: f
     for f in (
-        chain, residual, nhwc, convnext, unet, fpn, upsample9, bilinear_odd, two_inputs, aspp, squeeze_excite,
-        shuffle, pixel_shuffle, ssd, attention, constant_rows, instance_norm, generator, pooled_columns,
-        control_flow, batch,
+        chain,
+        residual,
+        nhwc,
+        convnext,
+        unet,
+        fpn,
+        upsample9,
+        bilinear_odd,
+        two_inputs,
+        aspp,
+        squeeze_excite,
+        shuffle,
+        pixel_shuffle,
+        ssd,
+        attention,
+        constant_rows,
+        instance_norm,
+        generator,
+        pooled_columns,
+        control_flow,
+        batch,
+        volume,
     )
-}  # fmt: skip
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,17 @@ def model_of(
     graph = helper.make_graph(
         list(nodes),
         "test",
-        [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), list(s)) for n, s in inputs.items()],
+        [
+            helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), list(s))
+            for n, s in inputs.items()
+        ],
         [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), None) for n in outputs],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()],
     )
-    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, v) for d, v in (domains or {}).items())]
+    opsets = [
+        helper.make_opsetid("", opset),
+        *(helper.make_opsetid(d, v) for d, v in (domains or {}).items()),
+    ]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
 
 
@@ -136,7 +143,9 @@ def run_by_parts(model: Model, feeds: Values, devices: int, seed: int = 0, optim
         first = graph.tensors[next(name for name in node.outputs if name)]
         if node.form == "partial":
             source = graph.tensors[node.inputs[0]]
-            pieces = [runner.run(node, part, values)[0] for part in random_parts(source.rows, devices, generator)]
+            pieces = [
+                runner.run(node, part, values)[0] for part in random_parts(source.rows, devices, generator)
+            ]
             values[node.outputs[0]] = np.concatenate(pieces)
         elif first.row_axis is None:
             made = runner.run(node, Rows(0, 1), values)
@@ -161,7 +170,7 @@ def random_parts(rows: int, devices: int, generator: np.random.Generator) -> lis
     """`devices` or fewer ranges that cover all rows."""
     cuts = sorted(generator.integers(0, rows + 1, devices - 1).tolist())
     bounds = [0, *cuts, rows]
-    return [Rows(a, b) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+    return [Rows(a, b) for a, b in itertools.pairwise(bounds) if b > a]
 
 
 def relative_error(actual: Array, expected: Array) -> float:
@@ -192,7 +201,9 @@ def segments(graph: Graph, cuts: Sequence[str] = ()) -> list[list[Node]]:
     return [nodes for nodes in found if nodes]
 
 
-def run_by_segments(model: Model, feeds: Values, devices: int, cuts: Sequence[str] = (), seed: int = 0) -> Values:
+def run_by_segments(
+    model: Model, feeds: Values, devices: int, cuts: Sequence[str] = (), seed: int = 0
+) -> Values:
     """The whole graph, each segment computed in random parts with halos recomputed inside the part."""
     generator = np.random.default_rng(seed)
     graph, runner = model.graph, NodeRunner(model)
@@ -213,7 +224,8 @@ def run_by_segments(model: Model, feeds: Values, devices: int, cuts: Sequence[st
             name
             for node in nodes
             for name in node.outputs
-            if name in graph.outputs or any(graph.nodes[c].name not in inside for c in graph.consumers.get(name, ()))
+            if name in graph.outputs
+            or any(graph.nodes[c].name not in inside for c in graph.consumers.get(name, ()))
         ]
         pieces: dict[str, list[Array]] = {name: [] for name in wanted}
         fractions = sorted(generator.random(devices - 1).tolist())
@@ -236,7 +248,11 @@ def run_by_segments(model: Model, feeds: Values, devices: int, cuts: Sequence[st
 
 
 def run_part(
-    model: Model, runner: NodeRunner, nodes: Sequence[Node], wanted: Mapping[str, Rows], values: Mapping[str, Array]
+    model: Model,
+    runner: NodeRunner,
+    nodes: Sequence[Node],
+    wanted: Mapping[str, Rows],
+    values: Mapping[str, Array],
 ) -> Values:
     """Rows `wanted` of some tensors, in one session, from exactly the rows that are needed."""
     tensors = model.graph.tensors

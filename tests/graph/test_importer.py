@@ -98,18 +98,25 @@ def check_graph(model: Model) -> None:
         assert len(node.rule.axes) == len(node.inputs) or node.form == "combine"
         for name, axis in zip(node.inputs, node.rule.axes, strict=True):
             tensor = graph.tensors.get(name)
-            if tensor is not None and tensor.row_axis is not None and node.rule.kind not in ("barrier", "combine"):
+            if (
+                tensor is not None
+                and tensor.row_axis is not None
+                and node.rule.kind not in ("barrier", "combine")
+            ):
                 assert axis == tensor.row_axis
             if tensor is not None and axis is not None:
                 assert tensor.shape[axis] > 1
-        rowed = {graph.tensors[out].rows for out in node.outputs if out and graph.tensors[out].row_axis is not None}
+        rowed = {
+            graph.tensors[out].rows for out in node.outputs if out and graph.tensors[out].row_axis is not None
+        }
         assert len(rowed) <= 1
         assert graph.is_split(i) == (node.rule.kind not in ("barrier", "combine"))
     for tensor in graph.tensors.values():
         assert tensor.row_axis is None or tensor.partial_of or tensor.rows > 1
         assert 1 <= tensor.quantum <= max(1, tensor.rows) or tensor.partial_of
     order = [graph.producer[name] for name in graph.cut_points]
-    assert order == sorted(set(order)) and not set(order) & graph.tail
+    assert order == sorted(set(order))
+    assert not set(order) & graph.tail
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -119,12 +126,16 @@ def test_graphs_are_consistent(name: str, tmp_path: Path) -> None:
 
 def test_import_is_reproducible_and_weights_do_not_depend_on_the_input_shape(tmp_path: Path) -> None:
     n = Net()
-    data = n.model({"x": (1, 3, "h", "w")}, [n.op("Resize", n.conv("x", 3, 64), "", n.const([1, 1, 2, 2], "float32"))])
+    data = n.model(
+        {"x": (1, 3, "h", "w")}, [n.op("Resize", n.conv("x", 3, 64), "", n.const([1, 1, 2, 2], "float32"))]
+    )
     first = load_model(data, {"x": (1, 3, 32, 24)}, cache_dir=tmp_path)
     again = load_model(data, {"x": (1, 3, 32, 24)}, cache_dir=tmp_path)
     other = load_model(data, {"x": (1, 3, 48, 24)}, cache_dir=tmp_path)
-    assert first.onnx == again.onnx and first.graph.digest == again.graph.digest
-    assert first.weights_sha256 == other.weights_sha256 and first.graph.digest != other.graph.digest
+    assert first.onnx == again.onnx
+    assert first.graph.digest == again.graph.digest
+    assert first.weights_sha256 == other.weights_sha256
+    assert first.graph.digest != other.graph.digest
     assert [path.name for path in tmp_path.iterdir()] == [f"{first.weights_sha256}.weights"]
 
 
@@ -157,7 +168,9 @@ def test_weights_listed_as_inputs_are_constants(tmp_path: Path) -> None:
     proto = onnx.load_from_string(n.model({"x": (1, 3, 16, 16)}, [n.conv("x", 3, 4)]))
     proto.ir_version = 3
     for tensor in proto.graph.initializer:
-        proto.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        proto.graph.input.append(
+            onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        )
     data = proto.SerializeToString()
     assert [info.name for info in model_inputs(data)] == ["x"]
     assert load_model(data, cache_dir=tmp_path).graph.inputs == ("x",)
@@ -172,7 +185,8 @@ def test_unnamed_nodes_get_names(tmp_path: Path) -> None:
 
 def one_line(error: DistrEdgeError) -> str:
     message = str(error)
-    assert "\n" not in message and len(message) < 400
+    assert "\n" not in message
+    assert len(message) < 400
     return message
 
 
@@ -212,7 +226,9 @@ def test_bad_shapes(tmp_path: Path) -> None:
 
 def test_operator_that_nobody_knows(tmp_path: Path) -> None:
     n = Net()
-    data = n.model({"x": (1, 3, 8, 8)}, [n.op("Frobnicate", "x", domain="com.example")], domains={"com.example": 1})
+    data = n.model(
+        {"x": (1, 3, 8, 8)}, [n.op("Frobnicate", "x", domain="com.example")], domains={"com.example": 1}
+    )
     with pytest.raises(ModelError, match="Frobnicate") as error:
         load_model(data, cache_dir=tmp_path)
     one_line(error.value)
@@ -233,3 +249,91 @@ def test_indices_of_a_pool_are_a_barrier(tmp_path: Path) -> None:
     data = n.model({"x": (1, 3, 8, 8)}, [y, indices], dtypes={indices: onnx.TensorProto.INT64})
     reasons = [node.reason for node in load_model(data, cache_dir=tmp_path).graph.nodes if node.reason]
     assert reasons == ["MaxPool returns Indices of the whole map"]
+
+
+def test_weights_in_a_file_beside_the_model(tmp_path: Path) -> None:
+    proto = onnx.load_from_string(NETS["residual"]())
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="model.bin", size_threshold=100)
+    model = load_model(path, cache_dir=tmp_path)
+    inline = load_model(NETS["residual"](), cache_dir=tmp_path)
+    assert model.weights_sha256 == inline.weights_sha256
+    with pytest.raises(ModelError, match="give the model's path") as error:
+        load_model(path.read_bytes(), cache_dir=tmp_path)
+    one_line(error.value)
+    (tmp_path / "model.bin").unlink()
+    with pytest.raises(ModelError, match="weights file cannot be read") as error:
+        load_model(path, cache_dir=tmp_path)
+    one_line(error.value)
+
+
+def test_half_floats(tmp_path: Path) -> None:
+    n = Net()
+    y = n.op("Cast", n.conv("x", 3, 8), to=onnx.TensorProto.FLOAT16)
+    y = n.op("Mul", y, n.op("GlobalAveragePool", y))
+    y = n.op(
+        "Resize",
+        y,
+        "",
+        "",
+        n.ints(1, 8, 19, 12),
+        mode="linear",
+        coordinate_transformation_mode="align_corners",
+    )
+    y = n.op("Cast", y, to=onnx.TensorProto.FLOAT)
+    model = load_model(n.model({"x": (1, 3, 8, 12)}, [n.conv(y, 8, 4)]), cache_dir=tmp_path)
+    partials = next(t for t in model.graph.tensors.values() if t.partial_of)
+    assert partials.dtype == "float32"
+    assert worst_error(model, 3, ()) < 2e-3
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        "ReduceMean",
+        "ReduceSum",
+        "ReduceMax",
+        "ReduceMin",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceSumSquare",
+        "ReduceProd",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+    ],
+)
+@pytest.mark.parametrize("opset", [9, 13, 18])
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_reductions_over_rows(op: str, opset: int, keepdims: int, tmp_path: Path) -> None:
+    n = Net()
+    y = n.op("Abs", n.conv("x", 3, 4, relu=False))
+    if opset >= 18 or (op == "ReduceSum" and opset >= 13):
+        y = n.op(op, y, n.ints(2, 3), keepdims=keepdims)
+    else:
+        y = n.op(op, y, axes=[2, -1], keepdims=keepdims)
+    model = load_model(n.model({"x": (1, 3, 6, 4)}, [n.op("Neg", y)], opset=opset), cache_dir=tmp_path)
+    assert [node.form for node in model.graph.nodes if node.form != "node"] == ["partial", "combine"]
+    partials = next(t for t in model.graph.tensors.values() if t.partial_of)
+    whole = model.graph.tensors[model.graph.nodes[-1].inputs[0]]
+    assert partials.shape == (0, *whole.shape)
+    assert worst_error(model, 3, ()) < 2e-6
+
+
+def test_outputs_that_are_also_read(tmp_path: Path) -> None:
+    """Reductions and taps take shapes from the model's own list, outputs included."""
+    n = Net()
+    y = n.conv("x", 3, 4)
+    mean = n.op("GlobalAveragePool", y)
+    big = n.op(
+        "Resize",
+        y,
+        "",
+        "",
+        n.ints(1, 4, 13, 12),
+        mode="linear",
+        coordinate_transformation_mode="align_corners",
+    )
+    model = load_model(
+        n.model({"x": (1, 3, 8, 12)}, [y, mean, n.op("Mul", big, mean), big]), cache_dir=tmp_path
+    )
+    assert worst_error(model, 3, ()) < 2e-6
