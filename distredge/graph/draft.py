@@ -83,6 +83,10 @@ class Draft:
         model = self.to_model(values=False)
         for name, (shape, dtype) in self.known.items():
             _pretend_input(model.graph, name, shape, dtype)
+        # One that is an input and an output at once would keep inference from going on behind it.
+        kept = [value for value in model.graph.output if value.name not in self.known]
+        del model.graph.output[:]
+        model.graph.output.extend(kept)
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
         self.shapes.clear()
         self.dtypes.clear()
