@@ -66,8 +66,11 @@ def _parser() -> argparse.ArgumentParser:
 def _up(options: argparse.Namespace) -> None:
     config = load_testbed(options.file)
     began = time.monotonic()
-    Testbed(config).up()
+    bed = Testbed(config)
+    bed.up()
     print(f"{_listed(config)}: up in {time.monotonic() - began:.1f} s")
+    if config.ssh:
+        print(f"hosts file: {bed.hosts_file}")
 
 
 def _down(options: argparse.Namespace) -> None:

@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import Any
 
 from distredge.errors import TestbedError
-from launch.testbed import links
+from launch.testbed import links, ssh
 from launch.testbed.cgroup import CpuGroups, kill_all
 from launch.testbed.config import HostConfig, Subnet, TestbedConfig
+from launch.testbed.delay import start_relay
 from launch.testbed.links import Names
 from launch.testbed.room import HOME
 from launch.testbed.system import require_root, tool
@@ -60,7 +61,7 @@ class Testbed:
                 testbed is up already.
         """
         require_root("a testbed")
-        for program in ("ip", "tc"):
+        for program in ("ip", "tc", *(("sshd", "ssh-keygen") if self.config.ssh else ())):
             tool(program)
         with self._lock():
             if self._state_file.exists():
@@ -150,8 +151,9 @@ class Testbed:
         for host in (self.config.requester, *self.config.hosts):
             entry = {**asdict(host), "address": self.config.address(host.name)}
             if host.name != "requester":
-                # the one that keeps the room open does not count
-                entry["processes"] = len(groups.processes(f"{self.names.cgroup}/{host.name}")) - 1
+                # those that keep the room open and listen for SSH do not count
+                own = 1 + self.config.ssh
+                entry["processes"] = len(groups.processes(f"{self.names.cgroup}/{host.name}")) - own
             found.append(entry)
         return found
 
@@ -197,6 +199,11 @@ class Testbed:
         return sorted(found)
 
     @property
+    def hosts_file(self) -> Path:
+        """The hosts file that fab tasks, launcher and commands take, while the testbed is up."""
+        return self.folder / "hosts.ini"
+
+    @property
     def _state_file(self) -> Path:
         """Exists from when the testbed is complete until it is taken down."""
         return self.folder / "testbed.json"
@@ -213,10 +220,16 @@ class Testbed:
         home.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir()
         links.create_access_point(config)
+        relays = groups.create(f"{self.names.cgroup}/ap")
         for host in config.hosts:
-            links.create_host(config, host.name)
+            links.create_namespace(config, host.name)
             groups.create(f"{self.names.cgroup}/{host.name}")
+            if host.delay_ms:
+                start_relay(config, host, relays)
+            links.connect(config, host.name, relayed=host.delay_ms > 0)
         self._make_rooms(groups)
+        if config.ssh:
+            self._start_ssh()
         for host in (config.requester, *config.hosts):
             links.set_uplink(config, host.name, host.uplink_mbps)
             links.set_downlink(config, host.name, host.downlink_mbps)
@@ -240,6 +253,17 @@ class Testbed:
             if process.returncode:
                 raise TestbedError(f"host {host.name}: {complaint.strip()}", host=host.name)
             (self.folder / host.name / "room.pid").write_text(printed)
+
+    def _start_ssh(self) -> None:
+        ssh.prepare(self.config, self.folder)
+        starting = []
+        for host in self.config.hosts:
+            log = self.folder / "ssh" / f"sshd-{host.name}.log"
+            argv = [tool("sshd"), "-f", ssh.server_settings(self.folder, host.name), "-E", log]
+            starting.append((host.name, log, self.run(host.name, argv, stdin=subprocess.DEVNULL)))
+        for name, log, server in starting:
+            if server.wait():
+                raise TestbedError(f"host {name}: sshd did not start: {log.read_text().strip()}", host=name)
 
     def _prepare(self, host: HostConfig) -> Path:
         """The folder from which room.py makes a host's file system."""

@@ -69,23 +69,24 @@ def create_access_point(config: TestbedConfig) -> None:
     call("ip", "-n", ap, "link", "set", "lo", "up")
     call("ip", "-n", ap, "link", "add", "br0", "type", "bridge", "stp_state", 0, "forward_delay", 0)
     call("ip", "-n", ap, "link", "set", "br0", "addrgenmode", "none", "up")
-    _connect(config, "requester")
+    connect(config, "requester")
 
 
-def create_host(config: TestbedConfig, host: str) -> None:
-    """Makes a host's namespace and its link."""
+def create_namespace(config: TestbedConfig, host: str) -> None:
+    """Makes a host's namespace."""
     namespace = Names(config.name).namespace(host)
     call("ip", "netns", "add", namespace)
     call("ip", "-n", namespace, "link", "set", "lo", "up")
-    _connect(config, host)
 
 
-def _connect(config: TestbedConfig, host: str) -> None:
+def connect(config: TestbedConfig, host: str, *, relayed: bool = False) -> None:
+    """Gives a host, or the requester, its link; `relayed` if the two ends exist already."""
     names = Names(config.name)
     ap, port = names.namespace("ap"), port_name(config, host)
     mine = host == "requester"
     end, place = (names.own_link, ()) if mine else ("eth0", ("-n", names.namespace(host)))
-    call("ip", *place, "link", "add", end, "type", "veth", "peer", "name", port, "netns", ap)
+    if not relayed:
+        call("ip", *place, "link", "add", end, "type", "veth", "peer", "name", port, "netns", ap)
     call("ip", "-n", ap, "link", "set", port, "master", "br0", "addrgenmode", "none", "up")
     call("ip", *place, "link", "set", end, "addrgenmode", "none", "up")
     mask = config.subnet.prefixlen

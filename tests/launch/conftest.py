@@ -26,7 +26,7 @@ def missing_for_testbed() -> str:
     return f"no {', '.join(gone)}: apt-get install iproute2" if gone else ""
 
 
-def skip_or_fail(reason: str) -> None:
+def give_up(reason: str) -> None:
     """Skips for this reason, but never in CI."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI must run this test: {reason}")
@@ -63,14 +63,14 @@ _numbers = itertools.count()
 def bed_config() -> Iterator[Callable[..., TestbedConfig]]:
     """Makes configurations that collide with nothing; in the end, nothing of them may be left."""
     if reason := missing_for_testbed():
-        skip_or_fail(reason)
+        give_up(reason)
     made = []
 
     def make(*hosts: HostConfig, **settings: object) -> TestbedConfig:
         number = os.getpid() * 7 + next(_numbers)
         name = f"t{number % 16**6:x}"
         subnet = Subnet(f"10.{128 + number // 256 % 100}.{number % 256}.0/24")
-        config = TestbedConfig(name, hosts, subnet=subnet, **settings)
+        config = TestbedConfig(name, hosts, subnet=subnet, **{"ssh": False, **settings})
         made.append(name)
         return config
 
@@ -97,3 +97,8 @@ def poll() -> Callable[..., None]:
 @pytest.fixture
 def traces() -> Callable[[str], list[str]]:
     return find_traces
+
+
+@pytest.fixture
+def skip_or_fail() -> Callable[[str], None]:
+    return give_up
