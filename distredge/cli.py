@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import pkgutil
 import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from distredge import __version__
+from distredge import __version__, commands
 from distredge.errors import DistrEdgeError
 
-COMMANDS = ("inspect", "verify", "zoo")
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -27,9 +27,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"distredge {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        command = import_module(f"distredge.commands.{name}")
-        command.add_parser(subparsers).set_defaults(run=command.run)
+    for module in pkgutil.iter_modules(commands.__path__):
+        command = import_module(f"distredge.commands.{module.name}")
+        if hasattr(command, "add_parser"):
+            command.add_parser(subparsers).set_defaults(run=command.run)
     return parser
 
 
