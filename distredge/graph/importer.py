@@ -13,6 +13,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
+from distredge.errors import InputError, ModelError
 from distredge.graph.assemble import assemble, operations_of
 from distredge.graph.axes import Rowing, best_rowing
 from distredge.graph.draft import INLINE_BYTES, Draft, node_inputs, raw_bytes
@@ -72,7 +73,7 @@ def model_inputs(source: str | Path | bytes) -> tuple[InputInfo, ...]:
     Raises:
         ModelError: no such file, or not an ONNX model.
     """
-    return declared_inputs(read_proto(source))
+    return declared_inputs(read_proto(source, weights=False))
 
 
 def load_model(
@@ -100,7 +101,16 @@ def load_model(
     shapes = fixed_shapes(infos, given)
     original = _fingerprints(proto)
     name = Path(source).stem if not isinstance(source, bytes) else (proto.graph.name or "model")
-    proto = simplified(proto, shapes, bool(given))
+    try:
+        proto = simplified(proto, shapes, bool(given))
+    except ModelError as error:
+        shapeless = next((info.name for info in infos if not info.shape and info.name not in given), None)
+        if shapeless is None:
+            raise
+        raise InputError(
+            f"input {shapeless!r} has no shape at all; give one with --input-shape {shapeless}=1x3xHxW",
+            input=shapeless,
+        ) from error
     draft = Draft(proto)
     try:
         outputs_have_producers(draft)

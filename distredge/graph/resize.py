@@ -95,7 +95,9 @@ class _SizeForm:
             scales = []
             for axis in self.over:
                 scale = np.float32(self.out[axis] / self.shape[axis])
-                if axis != self.row and int(np.float32(self.shape[axis]) * scale) != self.out[axis]:
+                # onnxruntime rounds down in single precision when it runs, in double when it infers.
+                made = {int(np.float32(self.shape[axis]) * scale), int(self.shape[axis] * float(scale))}
+                if axis != self.row and made != {self.out[axis]}:
                     return None
                 scales.append(float(scale))
         if self.at is not None:

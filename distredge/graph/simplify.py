@@ -41,23 +41,23 @@ class InputInfo:
     shape: tuple[int | str | None, ...]
 
 
-def read_proto(source: str | Path | bytes) -> ModelProto:
-    """Load a model, external data included.
+def read_proto(source: str | Path | bytes, weights: bool = True) -> ModelProto:
+    """Load a model, with the weights that it keeps in other files unless `weights` is false.
 
     Raises:
         ModelError: no such file, or not a whole ONNX model.
     """
     if isinstance(source, bytes):
-        return _parsed(source, "the given bytes", None)
+        return _parsed(source, "the model given as bytes", None, weights)
     path = Path(source)
     if not path.is_file():
         raise ModelError(f"no model file at {path}", path=path)
     if path.stat().st_size > _LIMIT_BYTES:
         raise ModelError(f"{path} is larger than 2 GB, which DistrEdge does not handle", path=path)
-    return _parsed(path.read_bytes(), str(path), path.parent)
+    return _parsed(path.read_bytes(), str(path), path.parent, weights)
 
 
-def _parsed(data: bytes, where: str, folder: Path | None) -> ModelProto:
+def _parsed(data: bytes, where: str, folder: Path | None, weights: bool) -> ModelProto:
     model = ModelProto()
     try:
         model.ParseFromString(data)
@@ -65,10 +65,12 @@ def _parsed(data: bytes, where: str, folder: Path | None) -> ModelProto:
         raise ModelError(f"{where} is not an ONNX model, or only part of one", source=where) from error
     if not model.graph.node or not model.opset_import:
         raise ModelError(f"{where} is not an ONNX model: it has no operators", source=where)
+    if not weights:
+        return model
     external = [t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]
     if external and folder is None:
         raise ModelError(
-            f"{where} keep weights in another file ({external[0].name}); give the model's path instead",
+            f"{where} keeps weights in another file ({external[0].name}); give the model's path instead",
             source=where,
         )
     if external:
@@ -183,7 +185,7 @@ def simplified(model: ModelProto, shapes: Mapping[str, Shape], given: bool) -> M
     """Fix the shapes and run onnxruntime's basic offline optimiser. Changes `model`.
 
     Args:
-        given: the caller chose the shapes, so that a refusal is about them.
+        given: the caller chose the shapes, so that a refusal may be about them.
 
     Raises:
         InputError: onnxruntime refuses these shapes.
@@ -239,9 +241,12 @@ def _optimised(model: ModelProto) -> ModelProto:
 def refusal(error: Exception, shapes: Mapping[str, Shape], given: bool) -> ModelError | InputError:
     """onnxruntime's or onnx's complaint in one line."""
     said = first_line(error)
-    if given:
+    if given and re.search(r"shape|dimension", said, re.IGNORECASE):
         shown = ", ".join(f"{name}={'x'.join(map(str, shape))}" for name, shape in shapes.items())
-        return InputError(f"the model does not accept {shown}: {said}", shapes=dict(shapes))
+        return InputError(
+            f"the model does not accept {shown}; try another size, such as a multiple of 32 ({said})",
+            shapes=dict(shapes),
+        )
     return ModelError(f"onnxruntime does not run this model: {said}")
 
 
