@@ -66,3 +66,9 @@ class TestbedError(DistrEdgeError):
     """The testbed cannot be made or changed: not root, a tool is missing, a name is taken."""
 
     __test__ = False  # the name is no test's
+
+
+class LaunchError(DistrEdgeError):
+    """Something failed on a host; the message says what, without naming the host again."""
+
+    exit_code = 1
