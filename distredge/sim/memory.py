@@ -57,18 +57,35 @@ class MemoryEstimate:
 
         A part's share of its volume's maps is taken with a tenth of the volume's rows for the halo.
         """
-        weights = np.zeros(self._devices)
-        work = np.zeros(self._devices)
-        for volume, split in zip(find_volumes(self._graph, strategy.scheme), strategy.splits, strict=True):
-            fixed, maps = self.weights_bytes(volume.nodes), self.work_bytes(volume)
-            for device in range(self._devices):
-                if part := split.part(device):
-                    weights[device] += fixed
-                    share = min(1.0, part.size / max(1, split.rows) + 0.1)
-                    work[device] = max(work[device], maps * share)
+        bounds = np.array([[split.bounds for split in strategy.splits]], dtype=np.int64)
+        tails = np.array([tail_device(strategy)])
+        found: NDArray[np.float64] = self.of_batch(find_volumes(self._graph, strategy.scheme), bounds, tails)[
+            0
+        ]
+        return found
+
+    def of_batch(
+        self, volumes: tuple[Volume, ...], bounds: NDArray[np.int64], tails: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """As `of`, for bounds of shape (batch, volumes, devices + 1); shape (batch, devices).
+
+        Args:
+            volumes: of the scheme.
+            bounds: cut rows.
+            tails: per strategy; -1: the device with most rows in the last volume.
+        """
+        parts = np.diff(bounds, axis=2)
+        fixed = np.array([self.weights_bytes(volume.nodes) for volume in volumes])
+        maps = np.array([self.work_bytes(volume) for volume in volumes])
+        rows = np.array([max(1, volume.rows) for volume in volumes])
+        share = np.where(parts > 0, np.minimum(1.0, parts / rows[:, None] + 0.1), 0.0)
+        weights = ((parts > 0) * fixed[:, None]).sum(axis=1)
+        work = (share * maps[:, None]).max(axis=1)
         tail = tuple(sorted(self._graph.tail))
         if tail:
-            device = tail_device(strategy)
-            weights[device] += self.weights_bytes(tail)
-            work[device] = max(work[device], max(self._maps[i] for i in tail))
-        return weights + work
+            device = np.where(tails < 0, parts[:, -1].argmax(axis=1), tails)
+            at = np.arange(len(bounds))
+            weights[at, device] += self.weights_bytes(tail)
+            work[at, device] = np.maximum(work[at, device], max(self._maps[i] for i in tail))
+        total: NDArray[np.float64] = weights + work
+        return total

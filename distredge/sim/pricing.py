@@ -1,24 +1,34 @@
-"""What a strategy costs, exactly and fast: the evaluator that policies search with."""
+"""What a strategy costs, exactly and fast: the evaluator that policies search with.
+
+`Pricer` and `SchemePricer` are for Python. A search that moves cuts and rows inside numba uses what they
+stand on: `Pricer.packed`, `new_program`, `new_work`, `build_program` (microseconds for a scheme) and `price`
+(microseconds for a strategy).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from distredge.errors import StrategyError
 from distredge.plan.compile import check_strategy, compile_plan
 from distredge.plan.execution import ExecutionPlan
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
-from distredge.plan.volumes import find_volumes
+from distredge.plan.volumes import Volume, cut_positions, find_volumes
+from distredge.sim.batch import check_bounds, price_batch
+from distredge.sim.kernel import Work, new_work
 from distredge.sim.memory import MemoryEstimate
+from distredge.sim.packed import Packed, pack
+from distredge.sim.program import Program, build_program, new_program
+from distredge.sim.records import Floats, Ints
 from distredge.sim.replay import replay
 from distredge.sim.tables import NodeTimes, node_times, task_seconds
 from distredge.sim.timeline import Timeline
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+NO_TIMES = np.zeros((0, 0, 0))
 
 
 class Pricer:
@@ -38,6 +48,26 @@ class Pricer:
                 shared[id(device.times)] = node_times(problem.graph, device.times)
         self.times: tuple[NodeTimes, ...] = tuple(shared[id(d.times)] for d in problem.devices)
         self.memory = MemoryEstimate(problem.graph, len(problem.devices))
+        self._room: tuple[Program, Work, int] | None = None
+
+    @cached_property
+    def packed(self) -> Packed | None:
+        """The problem as the compiled evaluator reads it; None if the graph has a row rule it cannot."""
+        return pack(self.problem.graph, self.times, self.problem.network)
+
+    @cached_property
+    def cut_nodes(self) -> Ints:
+        """Node that each of `Graph.cut_points` is made by, rising: what `build_program` takes as ends."""
+        graph = self.problem.graph
+        return np.array([graph.producer[name] for name in graph.cut_points], dtype=np.int64)
+
+    def room(self, volumes: int) -> tuple[Program, Work]:
+        """Scratch for schemes of so many volumes; the next call may give the same."""
+        assert self.packed is not None
+        if self._room is None or self._room[2] < volumes:
+            size = max(volumes, 8)
+            self._room = new_program(self.packed, size), new_work(self.packed, size), size
+        return self._room[0], self._room[1]
 
     def compile(self, strategy: Strategy) -> ExecutionPlan:
         """The plan of a strategy.
@@ -68,7 +98,10 @@ class Pricer:
         Raises:
             StrategyError: the strategy does not fit the problem.
         """
-        return self.timeline(strategy).latency_s
+        check_strategy(self.problem.graph, strategy, len(self.problem.devices))
+        tail = -1 if strategy.tail_device is None else strategy.tail_device
+        bounds = np.array([split.bounds for split in strategy.splits], dtype=np.int64)
+        return float(self.scheme(strategy.scheme).latencies_s(bounds[None], tail)[0])
 
     def images_per_second(self, strategy: Strategy, in_flight: int = 8) -> float:
         """Frames answered per second, in the steady state, with so many always in flight; by replay.
@@ -123,10 +156,19 @@ class SchemePricer:
     """
 
     def __init__(self, pricer: Pricer, scheme: PartitionScheme) -> None:
+        graph = pricer.problem.graph
         self._pricer = pricer
         self.scheme = scheme
-        self.volumes = find_volumes(pricer.problem.graph, scheme)
-        self.rows: tuple[int, ...] = tuple(volume.rows for volume in self.volumes)
+        self._ends = np.array([*cut_positions(graph, scheme), len(graph.nodes)], dtype=np.int64)
+        self._devices = len(pricer.problem.devices)
+
+    @cached_property
+    def volumes(self) -> tuple[Volume, ...]:
+        return find_volumes(self._pricer.problem.graph, self.scheme)
+
+    @cached_property
+    def rows(self) -> tuple[int, ...]:
+        return tuple(volume.rows for volume in self.volumes)
 
     def strategy(self, bounds: Ints, tail_device: int = -1) -> Strategy:
         """One row of a batch as a Strategy: bounds of shape (volumes, devices + 1)."""
@@ -135,6 +177,8 @@ class SchemePricer:
 
     def latencies_s(self, bounds: Ints, tail_device: int | Ints = -1) -> Floats:
         """Latency of many strategies.
+
+        The first call on a machine compiles the evaluator, which takes some 15 seconds.
 
         Args:
             bounds: rows of each volume's reference, of shape (batch, volumes, devices + 1): from 0 to
@@ -148,12 +192,64 @@ class SchemePricer:
         Raises:
             StrategyError: bounds do not fit the scheme.
         """
-        tails = np.broadcast_to(np.asarray(tail_device, dtype=np.int64), (len(bounds),))
-        pairs = zip(bounds, tails, strict=True)
-        return np.array([self._pricer.latency_s(self.strategy(b, int(t))) for b, t in pairs])
+        return self._price(bounds, tail_device, NO_TIMES)
+
+    def volume_times(self, bounds: Ints, tail_device: int | Ints = -1) -> tuple[Floats, Floats]:
+        """Latencies as above, and when each device has finished its share of each volume.
+
+        Returns:
+            Seconds, of shapes (batch,) and (batch, volumes, devices). A device without a share of a volume
+            has its time of the volume before.
+
+        Raises:
+            StrategyError: bounds do not fit the scheme.
+        """
+        ready = np.zeros((len(bounds), len(self._ends), self._devices))
+        return self._price(bounds, tail_device, ready), ready
+
+    def _price(self, bounds: Ints, tail_device: int | Ints, ready: Floats) -> Floats:
+        bounds = np.ascontiguousarray(bounds, dtype=np.int64)
+        tails = np.array(np.broadcast_to(np.asarray(tail_device, dtype=np.int64), (len(bounds),)))
+        shape = (len(self._ends), self._devices + 1)
+        if bounds.shape[1:] != shape:
+            raise StrategyError(
+                f"bounds must have the shape (batch, {shape[0]}, {shape[1]}), not {bounds.shape}"
+            )
+        if len(tails) and tails.max() >= self._devices:
+            raise StrategyError(f"tail device {tails.max()} is not one of {self._devices} devices")
+        latencies = np.full(len(bounds), np.nan)
+        if self._pricer.packed is not None:
+            self._price_fast(bounds, tails, latencies, ready)
+        for at in np.flatnonzero(np.isnan(latencies)):
+            timeline = self._pricer.timeline(self.strategy(bounds[at], int(tails[at])))
+            latencies[at] = timeline.latency_s
+            if len(ready):
+                _fill_ready(timeline, ready[at])
+        return latencies
+
+    def _price_fast(self, bounds: Ints, tails: Ints, latencies: Floats, ready: Floats) -> None:
+        packed = self._pricer.packed
+        assert packed is not None
+        count = len(self._ends)
+        program, work = self._pricer.room(count)
+        build_program(packed, self._ends, count, program)
+        rows = np.ascontiguousarray(program.volume["rows"][:count])
+        wrong = check_bounds(bounds, rows)
+        if wrong >= 0:
+            raise StrategyError(
+                f"bounds {bounds[wrong].tolist()} of strategy {wrong} do not rise from 0 to {rows.tolist()}"
+            )
+        price_batch(packed, program, count, work, bounds, tails, latencies, ready)
 
     def memory_bytes(self, bounds: Ints, tail_device: int | Ints = -1) -> Floats:
         """Bytes that each device needs, of shape (batch, devices)."""
         tails = np.broadcast_to(np.asarray(tail_device, dtype=np.int64), (len(bounds),))
-        pairs = zip(bounds, tails, strict=True)
-        return np.array([self._pricer.memory.of(self.strategy(b, int(t))) for b, t in pairs])
+        return self._pricer.memory.of_batch(self.volumes, np.asarray(bounds), tails)
+
+
+def _fill_ready(timeline: Timeline, ready: Floats) -> None:
+    for span in timeline.tasks:
+        volume = timeline.plan.tasks[span.task].volume
+        if volume < len(ready):
+            ready[volume, span.device] = max(ready[volume, span.device], span.end_s)
+    np.maximum.accumulate(ready, axis=0, out=ready)

@@ -1,0 +1,59 @@
+"""numba where it is installed; without it the same functions run as plain Python, a thousand times slower."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+try:
+    import numba
+
+    AVAILABLE = True
+except ImportError:
+    AVAILABLE = False
+
+
+def compiled(function: F) -> F:
+    """Compiles at the first call: seconds, once per machine, since the result is kept on disk."""
+    return _compile(function)
+
+
+def internal(function: F) -> F:
+    """As `compiled`, for a function that is called from compiled ones only."""
+    return _compile(function)
+
+
+def inlined(function: F) -> F:
+    """As `compiled`, and made a part of its callers: passing dozens of arrays on costs more than the work."""
+    return _compile(function, forceinline=True)
+
+
+def _compile(function: F, **options: bool) -> F:
+    if not AVAILABLE:
+        return function
+    config: Any = numba.config
+    njit: Any = numba.njit
+    before = config.CACHE_DIR
+    config.CACHE_DIR = before or _cache_folder()
+    try:
+        # nothing here allocates, and without _nrt no array's reference count is touched in inner loops
+        jit = njit(cache=True, nogil=True, error_model="numpy", _nrt=False, **options)
+        return cast(F, jit(function))
+    finally:
+        config.CACHE_DIR = before
+
+
+@cache
+def _cache_folder() -> str:
+    """One folder per version of the evaluator: numba itself does not see when a called function changes."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return str(Path(root) / "distredge" / f"compiled-{digest.hexdigest()[:12]}")

@@ -1,0 +1,472 @@
+"""The evaluator: one frame's latency under one strategy, compiled.
+
+It mirrors `distredge.plan.compile` (who computes and fetches which rows) and `distredge.sim.replay` (when),
+and equals them to rounding. Tests hold it to that on every model of the zoo.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from distredge.sim.clock import run_clock
+from distredge.sim.jit import inlined, internal
+from distredge.sim.packed import NEVER, SAME, SYNC, WHOLE, Packed
+from distredge.sim.program import TO_READ, TO_STEP, Program
+from distredge.sim.records import Floats, Ints, Records, records
+
+HELD = 8
+"""Separate ranges of one tensor that a device may hold; more, and the compiled evaluator gives up."""
+
+
+class Work(NamedTuple):
+    """Scratch of one evaluation. Peer `devices` is the requester, and task 0 stands for what it does."""
+
+    counts: Ints  # tasks; transfers; gave up (0 or 1)
+    bounds: Ints  # [share, device + 1]
+    step: Records
+    """first, last: rows that one device computes"""
+    read: Records
+    """[read, device] first, last: rows wanted"""
+    pub: Records
+    """[pub, device] first, last: rows made"""
+    stage_s: Floats  # [stage, device]; below 0: nothing runs
+    height: Ints  # [slot]
+    owner: Records
+    """[slot, device] first, last: rows owned, (0, 1) for each that has a whole tensor; task: their maker"""
+    held_count: Ints  # [slot, peer]
+    held: Records
+    """[slot, peer, range] first, last"""
+    device: Records
+    """first, last, task: its first, last and present one; free, end: when the present one may begin, ends"""
+    task: Records
+    """on: its device; volume; missing: transfers not yet there; next: on the same device; sends, last_send;
+    seconds, ready, end"""
+    sent: Records
+    """source, to, task: that waits; next: of the same maker, then on the same connection; bytes"""
+    line: Ints  # [source * peers + target] last transfer in it
+    flow: Records
+    """Connections with something to send: source, target, sent; open, wanted: while shares are found; left,
+    since, rate, end"""
+    peer: Records
+    """flows_up, flows_down; equal_up, equal_down; left_up, left_down"""
+
+
+def new_work(g: Packed, volumes: int) -> Work:
+    """Room for evaluating any scheme of so many volumes."""
+    d, peers = g.devices, g.devices + 1
+    nodes, slots, reads = len(g.node), len(g.tensor) + 1, len(g.edge) + 1
+    tasks = (min(volumes, nodes) + nodes) * d + 2
+    sends = max(1024, min(4 * reads * d * peers, 200_000))
+    return Work(
+        counts=np.zeros(3, dtype=np.int64),
+        bounds=np.zeros((slots + nodes, d + 1), dtype=np.int64),
+        step=records(nodes + 1, "first last"),
+        read=records((reads, d), "first last"),
+        pub=records((slots, d), "first last"),
+        stage_s=np.zeros((nodes + 1, d)),
+        height=np.zeros(slots, dtype=np.int64),
+        owner=records((slots, d), "first last task"),
+        held_count=np.zeros((slots, peers), dtype=np.int64),
+        held=records((slots, peers, HELD), "first last"),
+        device=records(d, "first last task", "free end"),
+        task=records(tasks, "on volume missing next sends last_send", "seconds ready end"),
+        sent=records(sends, "source to task next", "bytes"),
+        line=np.zeros(peers * peers, dtype=np.int64),
+        flow=records(peers * peers, "source target sent open", "left since rate end wanted"),
+        peer=records(peers, "flows_up flows_down equal_up equal_down", "left_up left_down"),
+    )
+
+
+@inlined
+def price(g: Packed, p: Program, volumes: int, w: Work, bounds: Ints, tail: int, limit_s: float) -> float:
+    """Latency of one strategy.
+
+    Args:
+        g: the problem.
+        p: the scheme, from `build_program`.
+        volumes: of the scheme.
+        w: scratch; afterwards it holds tasks and transfers.
+        bounds: [volume, device + 1].
+        tail: device that runs the tail; -1: the one with most rows in the last volume.
+        limit_s: give up and return infinity once the frame is known to take longer.
+
+    Returns:
+        Seconds; not a number where the scratch is too small for the strategy.
+    """
+    w.counts[0] = 1
+    w.counts[1] = 0
+    w.counts[2] = 0
+    d = g.devices
+    if tail < 0:
+        tail = _biggest(bounds, volumes - 1, d)
+    for device in range(d):
+        w.device[device].first = -1
+        w.device[device].last = -1
+    w.task[0].sends = -1
+    w.task[0].last_send = -1
+    for slot in range(len(g.model_inputs)):
+        _clear(w, slot, d)
+        w.height[slot] = g.tensor[g.model_inputs[slot]].rows
+    for v in range(volumes):
+        _volume(g, p, v, w, bounds, tail)
+    if g.tail_runs:
+        _tail(g, p, volumes, w, tail)
+    inputs = len(g.model_inputs)
+    for tensor in g.model_outputs:
+        slot = p.tensor[tensor].slot
+        if slot >= inputs:
+            whole = g.tensor[tensor].rowed == 0
+            rows = 1 if whole else w.height[slot]
+            _fetch(g, p, w, slot, d, 0, 0, rows, whole, g.tensor[tensor].row_bytes, tail)
+    if w.counts[2]:
+        return np.nan
+    return run_clock(g, w, limit_s)
+
+
+@inlined
+def _biggest(bounds: Ints, v: int, devices: int) -> int:
+    best, most = 0, bounds[v, 1] - bounds[v, 0]
+    for device in range(1, devices):
+        rows = bounds[v, device + 1] - bounds[v, device]
+        if rows > most:
+            best, most = device, rows
+    return best
+
+
+@inlined
+def _clear(w: Work, slot: int, devices: int) -> None:
+    for device in range(devices):
+        w.owner[slot, device].first = 0
+        w.owner[slot, device].last = 0
+        w.held_count[slot, device] = 0
+    w.held_count[slot, devices] = 0
+
+
+@inlined
+def _volume(g: Packed, p: Program, v: int, w: Work, bounds: Ints, tail: int) -> None:
+    d = g.devices
+    rows = p.volume[v].rows
+    for share in range(p.volume[v].shares, p.volume[v + 1].shares):
+        _cut(w, share, bounds, v, rows, p.share[share].rows, p.share[share].quantum, d)
+    pubs, pubs_end = p.volume[v].pubs, p.volume[v + 1].pubs
+    for pub in range(pubs, pubs_end):
+        slot = p.pub[pub].slot
+        _clear(w, slot, d)
+        w.height[slot] = g.tensor[p.slot_tensor[slot]].rows
+        if p.pub[pub].partial == 1:
+            share = p.pub[pub].share
+            w.height[slot] = _owners_before(w, share, d)
+    lead = _biggest(bounds, v, d) if p.volume[v].leads == 1 else -1
+    stages = p.volume[v].stages
+    for device in range(d):
+        _demand(g, p, v, w, device, device == lead)
+    reads, reads_end = p.volume[v].reads, p.volume[v + 1].reads
+    for stage in range(stages):
+        for device in range(d):
+            seconds = w.stage_s[stage, device]
+            if seconds < 0.0:
+                continue
+            task = _new_task(w, device, v, seconds)
+            for read in range(reads, reads_end):
+                if p.read[read].stage == stage and p.read[read].slot >= 0:
+                    first, last = w.read[read, device].first, w.read[read, device].last
+                    if last > first:
+                        whole = p.read[read].whole == 1
+                        slot, size = p.read[read].slot, p.read[read].bytes
+                        _fetch(g, p, w, slot, device, task, first, last, whole, size, tail)
+            for pub in range(pubs, pubs_end):
+                if p.step[p.pub[pub].step].stage == stage:
+                    _give(p, w, pub, device, task)
+
+
+@inlined
+def _cut(
+    w: Work, share: int, bounds: Ints, v: int, rows: int, height: int, quantum: int, devices: int
+) -> None:
+    """`SplitDecision.scaled`."""
+    if rows == height and quantum == 1:
+        for device in range(devices + 1):
+            w.bounds[share, device] = bounds[v, device]
+        return
+    for device in range(devices + 1):
+        bound = bounds[v, device]
+        scaled = (2 * bound * height + rows * quantum) // (2 * rows * quantum) * quantum
+        w.bounds[share, device] = height if bound == rows else min(height, scaled)
+
+
+@inlined
+def _owners_before(w: Work, share: int, device: int) -> int:
+    """Devices before this one that own rows."""
+    count = 0
+    for other in range(device):
+        if w.bounds[share, other + 1] > w.bounds[share, other]:
+            count += 1
+    return count
+
+
+@inlined
+def _demand(g: Packed, p: Program, v: int, w: Work, device: int, lead: bool) -> None:
+    """`find_demand`: the rows of each step and read, and the seconds of each stage."""
+    for stage in range(p.volume[v].stages):
+        w.stage_s[stage, device] = -1.0
+    begin, end = p.volume[v].steps, p.volume[v + 1].steps
+    active = lead
+    for own in range(p.step[begin].owns, p.step[end].owns):
+        share = p.own[own].share
+        if w.bounds[share, device + 1] > w.bounds[share, device]:
+            active = True
+    if not active:
+        return
+    for step in range(begin, end):
+        w.step[step].first = NEVER
+        w.step[step].last = 0
+    for read in range(p.volume[v].reads, p.volume[v + 1].reads):
+        w.read[read, device].first = NEVER
+        w.read[read, device].last = 0
+    for step in range(begin, end):
+        first, last = w.step[step].first, w.step[step].last
+        for own in range(p.step[step].owns, p.step[step + 1].owns):
+            share = p.own[own].share
+            a, b = w.bounds[share, device], w.bounds[share, device + 1]
+            if b > a:
+                if p.own[own].partial == 1:
+                    a = _owners_before(w, share, device)
+                    b = a + 1
+                first, last = min(first, a), max(last, b)
+        if p.step[step].whole == 1:
+            first, last = min(first, 0), max(last, 1)
+        w.step[step].first, w.step[step].last = first, last
+        if last <= first:
+            continue
+        if p.step[step].reduces >= 0:
+            share = p.step[step].reduces
+            first, last = w.bounds[share, device], w.bounds[share, device + 1]
+        for at in range(p.step[step].edges, p.step[step + 1].edges):
+            kind = p.edge[at].kind
+            if kind == SAME:
+                a, b = first, last
+            elif kind == WHOLE:
+                a, b = 0, 1
+            elif kind == SYNC:
+                a, b = 0, p.edge[at].rows
+                if b < 0:
+                    b = w.height[p.edge[at].slot]
+            else:
+                a = np.int64(g.maps[p.edge[at].first + first])
+                b = np.int64(g.maps[p.edge[at].last + last])
+            way = p.edge[at].way
+            if way != TO_READ:
+                to = p.edge[at].step
+                w.step[to].first, w.step[to].last = min(w.step[to].first, a), max(w.step[to].last, b)
+            if way != TO_STEP:
+                to = p.edge[at].read
+                w.read[to, device].first = min(w.read[to, device].first, a)
+                w.read[to, device].last = max(w.read[to, device].last, b)
+        stage = p.step[step].stage
+        seconds = w.stage_s[stage, device]
+        if seconds < 0.0:
+            seconds = g.device[device].fixed_s
+        for at in range(p.step[step].costs, p.step[step + 1].costs):
+            seconds += g.seconds[device, p.cost[at] + last - first]
+        w.stage_s[stage, device] = seconds
+    for pub in range(p.volume[v].pubs, p.volume[v + 1].pubs):
+        w.pub[pub, device].first = w.step[p.pub[pub].step].first
+        w.pub[pub, device].last = w.step[p.pub[pub].step].last
+    if g.device[device].s_per_byte > 0.0:
+        _count_bytes(g, p, v, w, device)
+
+
+@internal
+def _count_bytes(g: Packed, p: Program, v: int, w: Work, device: int) -> None:
+    """Adds the boundary cost of a device's tasks in one volume."""
+    rate = g.device[device].s_per_byte
+    for read in range(p.volume[v].reads, p.volume[v + 1].reads):
+        rows = w.read[read, device].last - w.read[read, device].first
+        if rows > 0:
+            w.stage_s[p.read[read].stage, device] += rate * rows * p.read[read].bytes
+    for pub in range(p.volume[v].pubs, p.volume[v + 1].pubs):
+        rows = w.pub[pub, device].last - w.pub[pub, device].first
+        if rows > 0:
+            w.stage_s[p.step[p.pub[pub].step].stage, device] += rate * rows * p.pub[pub].bytes
+    for kept in range(p.volume[v].kepts, p.volume[v + 1].kepts):
+        step = p.kept[kept].step
+        rows = w.step[step].last - w.step[step].first
+        given = p.kept[kept].readers == p.kept[kept + 1].readers
+        for at in range(p.kept[kept].readers, p.kept[kept + 1].readers):
+            reader = p.kept_reader[at]
+            given = given or w.step[reader].last <= w.step[reader].first
+        if rows > 0 and given:
+            w.stage_s[p.step[step].stage, device] += rate * rows * p.kept[kept].bytes
+
+
+@inlined
+def _new_task(w: Work, device: int, volume: int, seconds: float) -> int:
+    task = int(w.counts[0])
+    w.counts[0] = task + 1
+    w.task[task].on = device
+    w.task[task].volume = volume
+    w.task[task].seconds = seconds
+    w.task[task].missing = 0
+    w.task[task].ready = 0.0
+    w.task[task].next = -1
+    w.task[task].sends = -1
+    w.task[task].last_send = -1
+    if w.device[device].first < 0:
+        w.device[device].first = task
+    else:
+        w.task[w.device[device].last].next = task
+    w.device[device].last = task
+    return task
+
+
+@inlined
+def _give(p: Program, w: Work, pub: int, device: int, task: int) -> None:
+    """A task has made rows that others may fetch."""
+    first, last = w.pub[pub, device].first, w.pub[pub, device].last
+    if last <= first:
+        return
+    slot = p.pub[pub].slot
+    w.held_count[slot, device] = 1
+    w.held[slot, device, 0].first = first
+    w.held[slot, device, 0].last = last
+    w.owner[slot, device].task = task
+    share = p.pub[pub].share
+    if share < 0:
+        w.owner[slot, device].first, w.owner[slot, device].last = 0, 1
+        return
+    a, b = w.bounds[share, device], w.bounds[share, device + 1]
+    if p.pub[pub].partial == 0:
+        w.owner[slot, device].first, w.owner[slot, device].last = a, b
+    elif b > a:
+        w.owner[slot, device].first, w.owner[slot, device].last = first, last
+
+
+@internal
+def _tail(g: Packed, p: Program, volumes: int, w: Work, tail: int) -> None:
+    moved = g.tail_made_bytes
+    task = _new_task(w, tail, volumes, 0.0)
+    for at in range(len(g.tail_read)):
+        tensor = g.tail_read[at].tensor
+        slot = p.tensor[tensor].slot
+        last = g.tail_read[at].last if g.tail_read[at].last >= 0 else w.height[slot]
+        first, size = g.tail_read[at].first, g.tensor[tensor].row_bytes
+        moved += (last - first) * size
+        _fetch(g, p, w, slot, tail, task, first, last, g.tensor[tensor].rowed == 0, size, tail)
+    w.task[task].seconds = g.device[tail].tail_s + g.device[tail].fixed_s + g.device[tail].s_per_byte * moved
+    for tensor in g.tail_makes:
+        slot = p.tensor[tensor].slot
+        _clear(w, slot, g.devices)
+        w.owner[slot, tail].first, w.owner[slot, tail].last = 0, 1
+        w.owner[slot, tail].task = task
+        w.height[slot] = 1
+
+
+@inlined
+def _fetch(
+    g: Packed,
+    p: Program,
+    w: Work,
+    slot: int,
+    peer: int,
+    task: int,
+    first: int,
+    last: int,
+    whole: bool,
+    row_bytes: float,
+    tail: int,
+) -> None:
+    """`_Compiler._fetch`: transfers for all rows that a peer does not hold."""
+    d = g.devices
+    if slot < len(g.model_inputs):
+        _fetch_gaps(w, slot, peer, task, first, last, row_bytes, d, 0, 0, NEVER)
+    elif whole:
+        if w.held_count[slot, peer] > 0:
+            return
+        source = tail
+        if w.owner[slot, tail].last == 0:
+            source = 0
+            while source < d - 1 and w.owner[slot, source].last == 0:
+                source += 1
+        _send(w, source, w.owner[slot, source].task, peer, task, row_bytes)
+    else:
+        held = w.held_count[slot, peer]
+        if held == 1 and w.held[slot, peer, 0].first <= first and last <= w.held[slot, peer, 0].last:
+            return
+        for source in range(d):
+            a, b = w.owner[slot, source].first, w.owner[slot, source].last
+            if a < last and b > first and a < b:
+                maker = w.owner[slot, source].task
+                _fetch_gaps(w, slot, peer, task, first, last, row_bytes, source, maker, a, b)
+    _hold(w, slot, peer, first, last)
+
+
+@inlined
+def _fetch_gaps(
+    w: Work,
+    slot: int,
+    peer: int,
+    task: int,
+    first: int,
+    last: int,
+    row_bytes: float,
+    source: int,
+    maker: int,
+    a: int,
+    b: int,
+) -> None:
+    """Sends, out of rows [a, b) of a source, what is wanted and not held."""
+    at = first
+    for k in range(w.held_count[slot, peer] + 1):
+        stop, resume = last, last
+        if k < w.held_count[slot, peer]:
+            stop, resume = w.held[slot, peer, k].first, w.held[slot, peer, k].last
+        rows = min(stop, b, last) - max(at, a)
+        if rows > 0:
+            _send(w, source, maker, peer, task, rows * row_bytes)
+        at = max(at, resume)
+
+
+@inlined
+def _send(w: Work, source: int, maker: int, peer: int, task: int, size: float) -> None:
+    sent = w.counts[1]
+    if sent >= len(w.sent):
+        w.counts[2] = 1
+        return
+    w.counts[1] = sent + 1
+    w.sent[sent].source = source
+    w.sent[sent].to = peer
+    w.sent[sent].task = task
+    w.sent[sent].bytes = size
+    w.sent[sent].next = -1
+    w.task[task].missing += 1
+    if w.task[maker].sends < 0:
+        w.task[maker].sends = sent
+    else:
+        w.sent[w.task[maker].last_send].next = sent
+    w.task[maker].last_send = sent
+
+
+@inlined
+def _hold(w: Work, slot: int, peer: int, first: int, last: int) -> None:
+    """Adds rows to those that a peer holds; ranges stay apart and in order."""
+    count = w.held_count[slot, peer]
+    kept = 0
+    at = 0  # how many lie before the new range
+    for k in range(count):
+        a, b = w.held[slot, peer, k].first, w.held[slot, peer, k].last
+        if b < first or a > last:
+            w.held[slot, peer, kept].first, w.held[slot, peer, kept].last = a, b
+            kept += 1
+            at += b < first
+        else:
+            first, last = min(first, a), max(last, b)
+    if kept == HELD:
+        w.counts[2] = 1
+        return
+    for k in range(kept, at, -1):
+        w.held[slot, peer, k].first = w.held[slot, peer, k - 1].first
+        w.held[slot, peer, k].last = w.held[slot, peer, k - 1].last
+    w.held[slot, peer, at].first, w.held[slot, peer, at].last = first, last
+    w.held_count[slot, peer] = kept + 1

@@ -1,0 +1,112 @@
+"""The evaluator against the replay of the peers' own state machines, on random plans of every zoo graph."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf
+
+import numpy as np
+import pytest
+
+from distredge.cluster.network import Link, Network
+from distredge.errors import StrategyError
+from distredge.graph import zoo
+from distredge.plan.draw import random_scheme, random_split, random_strategy
+from distredge.plan.policy import PlanningProblem
+from distredge.plan.strategy import PartitionScheme, Strategy
+from distredge.sim.pricing import Pricer
+
+Problems = Callable[..., PlanningProblem]
+MODELS = [model.name for model in zoo.models()]
+
+
+def with_costs(problem: PlanningProblem, access_point_mbps: float) -> Pricer:
+    """Unequal latencies, message costs and boundary costs, so that none of them can hide."""
+    links = tuple(
+        replace(link, latency_s=3e-4 * (at + 1), fixed_s=1e-4)
+        for at, link in enumerate(problem.network.links)
+    )
+    network = Network(links, Link(1000, 400, 1e-3, 2e-4), access_point_mbps)
+    pricer = Pricer(replace(problem, network=network))
+    pricer.times = tuple(replace(t, fixed_s=2e-4, s_per_byte=1e-9) for t in pricer.times)
+    return pricer
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_equals_replay(name: str, problem_of: Problems) -> None:
+    problem = problem_of(name)
+    rng = random.Random(name)
+    for pricer in (Pricer(problem), with_costs(problem, inf), with_costs(problem, 300.0)):
+        for _ in range(4):
+            strategy = random_strategy(problem.graph, 4, rng.randint(0, 8), rng)
+            if rng.random() < 0.3:
+                strategy = replace(strategy, tail_device=None)
+            replayed = pricer.timeline(strategy).latency_s
+            assert pricer.latency_s(strategy) == pytest.approx(replayed, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_zoo_graph_fits_the_evaluator(name: str, problem_of: Problems) -> None:
+    assert Pricer(problem_of(name)).packed is not None
+
+
+@pytest.mark.parametrize("cluster", ["DA-NA", "DD-ND", "LB"])
+def test_batch_equals_one_by_one(cluster: str, problem_of: Problems) -> None:
+    problem = problem_of("vgg16-body", cluster)
+    pricer, rng = Pricer(problem), random.Random(1)
+    scheme = pricer.scheme(random_scheme(problem.graph, 3, rng))
+    devices = len(problem.devices)
+    bounds = np.array([[random_split(rows, devices, rng).bounds for rows in scheme.rows] for _ in range(20)])
+    one_by_one = [pricer.timeline(scheme.strategy(each)).latency_s for each in bounds]
+    assert scheme.latencies_s(bounds) == pytest.approx(one_by_one, rel=1e-9)
+
+
+def test_volume_times_are_ends_of_tasks(problem_of: Problems) -> None:
+    problem = problem_of("vgg16-body")
+    pricer, rng = Pricer(problem), random.Random(2)
+    scheme = pricer.scheme(random_scheme(problem.graph, 4, rng))
+    bounds = np.array([[random_split(rows, 4, rng).bounds for rows in scheme.rows]])
+    _, ready = scheme.volume_times(bounds)
+    timeline = pricer.timeline(scheme.strategy(bounds[0]))
+    for span in timeline.tasks:
+        volume = timeline.plan.tasks[span.task].volume
+        assert ready[0, volume, span.device] == pytest.approx(span.end_s, rel=1e-9)
+    assert (np.diff(ready[0], axis=0) >= 0).all()
+
+
+def test_slow_path_equals_fast_path(problem_of: Problems) -> None:
+    problem = problem_of("squeezenet")
+    fast, slow = Pricer(problem), Pricer(problem)
+    slow.__dict__["packed"] = None
+    strategy = random_strategy(problem.graph, 4, 3, random.Random(3))
+    assert slow.latency_s(strategy) == pytest.approx(fast.latency_s(strategy), rel=1e-9)
+
+
+def test_bounds_that_do_not_fit_are_refused(problem_of: Problems) -> None:
+    scheme = Pricer(problem_of("tiny")).scheme(PartitionScheme())
+    with pytest.raises(StrategyError, match="do not rise"):
+        scheme.latencies_s(np.array([[[0, 9, 3, 20, 32]]]))
+    with pytest.raises(StrategyError, match="shape"):
+        scheme.latencies_s(np.array([[[0, 32]]]))
+    with pytest.raises(StrategyError, match="tail device"):
+        scheme.latencies_s(np.array([[[0, 1, 3, 20, 32]]]), 4)
+
+
+def test_throughput_of_a_pipeline_exceeds_that_of_single_frames(problem_of: Problems) -> None:
+    problem = problem_of("vgg16-body")
+    pricer = Pricer(problem)
+    strategy = random_strategy(problem.graph, 4, 3, random.Random(4))
+    alone, many = pricer.images_per_second(strategy, 1), pricer.images_per_second(strategy, 6)
+    assert alone == pytest.approx(1 / pricer.latency_s(strategy))
+    assert many > alone
+
+
+def test_memory_counts_weights_where_rows_are(problem_of: Problems) -> None:
+    problem = problem_of("vgg16-body")
+    pricer = Pricer(problem)
+    split = random_split(7, 4, random.Random(5)).from_shares(7, [1.0, 1.0, 0.0, 0.0])
+    needed = pricer.memory_bytes(Strategy(PartitionScheme(), (split,)))
+    assert (needed[:2] > 2 * 50e6).all()
+    assert (needed[2:] == 0).all()
