@@ -24,6 +24,8 @@ TOLERANCE = 5e-6
 """Of each output's largest magnitude: cutting the depth changes which operators onnxruntime fuses."""
 REDUCTION_TOLERANCE = 3e-5
 """Where a sum over rows is added up in another order."""
+REFERENCE_LIMIT = 1e-3
+"""How far exact sums may move the whole model's answer; more is no rounding, but a fault of the import."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def verify(
             found = difference(got, want)
             worst = worst.worse(found)
             if found.relative > tolerance:
-                ok &= any(sent.values()) and difference(got, exact.outputs[at]).relative <= tolerance
+                ok &= any(sent.values()) and exact.excuses(at, got, want, tolerance)
         sessions.keep_only(set(plan.parts))
         _count(counts, plan, strategy)
         most, most_total = max(most, *sent.values(), 0), max(most_total, sum(sent.values()))
@@ -149,6 +151,12 @@ class ExactReference:
         onnx = with_exact_sums(model.onnx, {n.source for n in model.graph.nodes if n.form == "partial"})
         session = whole_session(onnx, model.weights.parent)
         return [session.run(None, dict(feed)) for feed in self._feeds]
+
+    def excuses(self, at: int, got: Sequence[Array], want: Sequence[Array], tolerance: float) -> bool:
+        """Whether an answer to feed `at` is right though it is not what plain onnxruntime answers."""
+        exact = self.outputs[at]
+        near = difference(exact, want).relative <= REFERENCE_LIMIT
+        return near and difference(got, exact).relative <= tolerance
 
     def error(self, expected: Sequence[Sequence[Array]]) -> float:
         """How far plain onnxruntime is from it; 0 if nobody had to ask."""
