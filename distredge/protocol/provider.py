@@ -60,7 +60,7 @@ class ProviderState:
         self._frames: dict[int, _Frame] = {}
         self._ready: list[int] = []
         self._running: tuple[int, int] | None = None
-        self._done: _FrameSet = _FrameSet()
+        self._done = _FrameSet(frame_limit)
 
     @property
     def frames(self) -> tuple[int, ...]:
@@ -82,10 +82,10 @@ class ProviderState:
     def _rows_arrived(self, event: RowsArrived) -> list[Instruction]:
         if event.transfer not in self._expected:
             return [RejectRows(event.frame, event.transfer, "not for this device")]
-        if event.frame in self._done:
-            return [RejectRows(event.frame, event.transfer, "frame is over")]
         frame = self._frames.get(event.frame)
         if frame is None:
+            if event.frame in self._done:
+                return [RejectRows(event.frame, event.transfer, "frame is over")]
             if len(self._frames) >= self.frame_limit:
                 return [RejectRows(event.frame, event.transfer, "too many frames")]
             frame = self._open(event.frame)
@@ -128,6 +128,7 @@ class ProviderState:
 
     def _frame_dropped(self, event: FrameDropped) -> list[Instruction]:
         if event.frame not in self._frames:
+            self._done.add(event.frame)  # the word may have overtaken rows that are still under way
             return []
         self._ready = sorted(frame for frame in self._ready if frame != event.frame)
         return [self._close(event.frame)]
@@ -150,17 +151,30 @@ class ProviderState:
 
 
 class _FrameSet:
-    """A growing set of frame numbers in little memory: all below a mark, and some above it."""
+    """Frames that are over, in bounded memory: all below a mark, and some above it.
 
-    def __init__(self) -> None:
+    Frames that run under another plan leave gaps here which nothing closes, so that the mark has to be
+    lifted over them: what is older than the last `limit` frames counts as over.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._below = 0
         self._above: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._above)
 
     def __contains__(self, frame: int) -> bool:
         return frame < self._below or frame in self._above
 
     def add(self, frame: int) -> None:
+        if frame < self._below:
+            return
         self._above.add(frame)
+        if len(self._above) > 2 * self._limit:
+            self._below = sorted(self._above)[-self._limit]
+            self._above = {number for number in self._above if number >= self._below}
         while self._below in self._above:
             self._above.remove(self._below)
             self._below += 1
