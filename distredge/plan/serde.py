@@ -31,7 +31,10 @@ def from_plain(kind: type[T], plain: Any) -> T:
     Raises:
         ProtocolError: the plain value does not have the type's shape.
     """
-    return typing.cast(T, _build(kind, plain, kind.__name__))
+    try:
+        return typing.cast(T, _build(kind, plain, kind.__name__))
+    except RecursionError:
+        raise ProtocolError(f"{kind.__name__}: lists nested too deeply") from None
 
 
 @cache

@@ -237,7 +237,7 @@ def decode(header: Buffer) -> Message:
     if not isinstance(plain, list) or len(plain) < 2:
         raise ProtocolError("a message header must be a list of version, kind and fields")
     version, kind, *values = plain
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:
         raise ProtocolError(f"protocol version {version!r} was received, this is version {VERSION}")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise ProtocolError(f"unknown message kind {str(kind)[:40]!r}")

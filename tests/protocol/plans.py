@@ -113,7 +113,9 @@ def gather_plan() -> ExecutionPlan:
                 ("d", 0, 8),
             ),
             task(
-                3, 1, 2, [rows_from("a", (0, 8, "transfer", 2)), rows_from("d", (0, 8, "task", 2))], ("y", 0, 8)
+                3, 1, 2,
+                [rows_from("a", (0, 8, "transfer", 2)), rows_from("d", (0, 8, "task", 2))],
+                ("y", 0, 8),
             ),
         ],
         [
