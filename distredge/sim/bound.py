@@ -39,16 +39,22 @@ def lower_bound(problem: PlanningProblem) -> float:
     network, devices = problem.network, range(len(problem.devices))
     needs = RowNeeds(problem.graph)
     there = min(network.overhead_s(REQUESTER, d) for d in devices)
+    # rows from a near device may fill a downlink while those of a far requester are still on their way
+    there = min([there, *(network.overhead_s(a, b) for a in devices for b in devices if a != b)])
     back = min(network.overhead_s(d, REQUESTER) for d in devices)
     if not any(needs.rows.get(name) for name in problem.graph.inputs):
         there = 0.0
-    return there + back + _Program(problem, needs).least_seconds()
+    return there + back + _Program(problem, needs, there).least_seconds()
 
 
 class _Program:
-    """Builds and solves the program; variable 0 is the time."""
+    """Builds and solves the program; variable 0 is the time between the first message's cost and the last's.
 
-    def __init__(self, problem: PlanningProblem, needs: RowNeeds) -> None:
+    `there` is the cost of the first: the access point may carry other rows meanwhile.
+    """
+
+    def __init__(self, problem: PlanningProblem, needs: RowNeeds, there: float) -> None:
+        self.there = there
         self.graph, self.network = problem.graph, problem.network
         self.needs = needs
         self.count = len(problem.devices)
@@ -158,7 +164,8 @@ class _Program:
         self._in_time(from_requester, network.requester.uplink_mbps)
         self._in_time([term for each in answer for term in each], network.requester.downlink_mbps)
         everything = [term for each in received.values() for terms in each for term in terms]
-        self._in_time(everything + [term for each in answer for term in each], network.access_point_mbps)
+        everything += [term for each in answer for term in each]
+        self._in_time(everything, network.access_point_mbps, self.there)
         early, late = self._input_first(), self._output_last()
         for d in range(self.count):
             link = network.links[d]
@@ -173,9 +180,9 @@ class _Program:
                 terms += _seconds_of(answer[d], link.uplink_mbps)
             self._at_most([(0, -1.0), *terms], 0.0)
 
-    def _in_time(self, terms: list[tuple[int, float]], mbps: float) -> None:
+    def _in_time(self, terms: list[tuple[int, float]], mbps: float, longer: float = 0.0) -> None:
         if terms:
-            self._at_most([(0, -1.0), *_seconds_of(terms, mbps)], 0.0)
+            self._at_most([(0, -1.0), *_seconds_of(terms, mbps)], longer)
 
     def _seconds(self, device: int, node: int) -> float:
         """The least that a device needs for a row of a node, at whatever number of rows."""

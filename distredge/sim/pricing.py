@@ -135,6 +135,14 @@ class Pricer:
         """
         return sum(self._node_seconds(device, node, share) for node in nodes)
 
+    def single_device_compute_s(self, device: int) -> float:
+        """Seconds that a device computes when it runs the whole model alone, in one volume."""
+        graph, count = self.problem.graph, len(self.problem.devices)
+        (volume,) = find_volumes(graph, PartitionScheme())
+        bounds = (0,) * (device + 1) + (volume.rows,) * (count - device)
+        plan = self.compile(Strategy(PartitionScheme(), (SplitDecision(bounds),), device))
+        return sum(task_seconds(graph, plan, self.times))
+
     def _node_seconds(self, device: int, node: int, share: float) -> float:
         table = self.times[device].tables[node]
         return float(table[int(np.ceil(share * (len(table) - 1)))])

@@ -1,10 +1,8 @@
-"""Collects what happens, simulated or measured, into a Timeline."""
+"""Collects what happens in a replay into a Timeline."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
-from distredge.plan.execution import REQUESTER, ExecutionPlan
+from distredge.plan.execution import ExecutionPlan
 from distredge.sim.timeline import FrameSpan, TaskSpan, Timeline, TransferSpan
 
 
@@ -70,40 +68,3 @@ class Recorder:
                 elif piece.task >= 0:
                     times.append(self._finished.get((frame, piece.task), start))
         return min(start, max(times))
-
-
-TraceEvent = tuple[str, int, int, float, float, int]
-"""What (`run`, `send`, `receive`), frame, task or transfer, start and end by one common clock, bytes."""
-
-
-def measured_timeline(
-    plan: ExecutionPlan,
-    frames: Iterable[FrameSpan],
-    events: Mapping[int, Iterable[TraceEvent]],
-) -> Timeline:
-    """A timeline of what peers recorded (the `Trace` messages of docs/protocol).
-
-    Args:
-        plan: what they ran.
-        frames: as the requester saw them.
-        events: by peer (the requester is -1), moved to the requester's clock.
-    """
-    log = Recorder(plan)
-    for span in frames:
-        log.submitted(span.frame, span.submitted_s)
-        log.answered(span.frame, span.answered_s)
-    sends: dict[tuple[int, int], tuple[float, float]] = {}
-    for peer in (REQUESTER, *range(len(plan.devices))):
-        for what, frame, number, start, end, _ in events.get(peer, ()):
-            if what == "run":
-                log.started(frame, number, start)
-                log.finished(frame, number, end)
-            elif what == "send":
-                log.queued(frame, number, start)
-                sends[frame, number] = (start, end)
-    for found in events.values():
-        for what, frame, number, start, end, size in found:
-            if what == "receive":
-                first = sends.get((frame, number), (start, end))[0]
-                log.sent(frame, number, first, end, end, size)
-    return log.build()
