@@ -1,0 +1,96 @@
+"""`distredge peer`: one provider process."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from distredge.commands.options import non_negative, positive
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "peer",
+        help="compute for whoever connects",
+        description="Run one provider process: it waits for a model and a plan, and computes its rows. "
+        "Prints one line, `ready NAME ADDRESS`, when it listens.",
+    )
+    parser.add_argument(
+        "--bind", required=True, metavar="ADDRESS", help="tcp://127.0.0.1:9100; port 0 for any that is free"
+    )
+    parser.add_argument("--name", default="", help="what it calls itself (default: host and port)")
+    parser.add_argument(
+        "--threads", type=non_negative, default=0, help="threads of the inference engine (default: all cores)"
+    )
+    parser.add_argument(
+        "--execution-provider",
+        action="append",
+        metavar="EP",
+        help="onnxruntime's name of what computes; repeat in order of preference "
+        "(default: CPUExecutionProvider)",
+    )
+    parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="where models are kept")
+    parser.add_argument(
+        "--duty-cycle", type=_share, default=1.0, metavar="S", help="compute only this share of the time"
+    )
+    parser.add_argument(
+        "--exit-with-parent", type=positive, metavar="PID", help="end when this parent does, or stdin closes"
+    )
+    parser.add_argument("--verbose", action="store_true", help="log rejected messages too")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    from distredge.runtime.lifeline import Lifeline
+
+    if args.exit_with_parent is not None:
+        # Before anything slow is imported: the parent may end at any moment.
+        Lifeline(args.exit_with_parent)
+        # A terminal's Ctrl-C reaches the parent too, which ends this process in its own time.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _exit)
+    from distredge.runtime.peer import Peer, PeerSettings
+    from distredge.runtime.transport import is_loopback, tcp_address
+
+    logging.basicConfig(
+        level=logging.DEBUG if args.verbose else logging.WARNING, format="%(levelname)s %(message)s"
+    )
+    settings = PeerSettings(
+        bind=tcp_address(args.bind),
+        name=args.name,
+        threads=args.threads,
+        execution_providers=tuple(args.execution_provider or ("CPUExecutionProvider",)),
+        cache_dir=args.cache_dir,
+        duty_cycle=args.duty_cycle,
+        parent=args.exit_with_parent,
+        pipe=None if args.exit_with_parent is None else sys.stdin.fileno(),
+    )
+    peer = Peer(settings)
+    # No exception here: in a callback of a library it would be lost.
+    signal.signal(signal.SIGTERM, lambda signum, frame: peer.stop())
+    try:
+        if not is_loopback(peer.address):
+            logging.warning("%s is reachable from the network, without encryption", peer.address)
+        print(f"ready {peer.name} {peer.address}", flush=True)
+        peer.serve()
+    finally:
+        peer.close()
+    return 0
+
+
+def _exit(signum: int, frame: object) -> NoReturn:
+    raise SystemExit(0)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0.01 <= share <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; give a number from 0.01 to 1")
+    return share

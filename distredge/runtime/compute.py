@@ -1,0 +1,71 @@
+"""The two threads of a peer beside its I/O: one computes parts, one builds sessions and writes files."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Job = TypeVar("Job")
+_LOG = logging.getLogger(__name__)
+
+
+class WorkThread(Generic[Job]):
+    """Performs jobs one after another.
+
+    Args:
+        name: the thread's.
+        perform: what to do with a job; it handles its own errors.
+    """
+
+    def __init__(self, name: str, perform: Callable[[Job], None]) -> None:
+        self._perform = perform
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._unfinished = 0
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being done or waits."""
+        return self._unfinished == 0
+
+    def submit(self, job: Job) -> None:
+        """Puts a job behind the others. A job may submit the one that follows it."""
+        with self._lock:
+            self._unfinished += 1
+        self._jobs.put(job)
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Ends the thread after the job that it is at; waits for that, but not forever."""
+        self._jobs.put(None)
+        self._thread.join(timeout_s)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                self._perform(job)
+            except Exception:
+                _LOG.exception("%s", self._thread.name)
+            with self._lock:
+                self._unfinished -= 1
+
+
+class DutyCycle:
+    """Emulates a slower processor: after a part, the compute unit rests.
+
+    Args:
+        share: of the time in which it computes; 1.0 for no rest.
+    """
+
+    def __init__(self, share: float = 1.0) -> None:
+        self._rest = 1.0 / share - 1.0
+
+    def rest_after(self, busy_s: float) -> None:
+        """Sleeps in proportion to the time just spent."""
+        if self._rest > 0.0:
+            time.sleep(busy_s * self._rest)

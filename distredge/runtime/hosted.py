@@ -1,0 +1,191 @@
+"""One plan on one peer: its state machine, its buffers and its engine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from math import inf
+
+from distredge.errors import ProtocolError
+from distredge.plan.execution import REQUESTER, ExecutionPlan
+from distredge.protocol.events import (
+    ForgetFrame,
+    FrameDropped,
+    Instruction,
+    PartFinished,
+    RejectRows,
+    RowsArrived,
+    RunPart,
+)
+from distredge.protocol.messages import Buffer
+from distredge.protocol.provider import ProviderState
+from distredge.runtime.compute import DutyCycle
+from distredge.runtime.engine import Engine, FrameStore, PartSessions, from_payload
+from distredge.runtime.trace import TraceEvent
+from distredge.runtime.transport import RowsFields
+
+EARLY_BYTES = 256 * 1024 * 1024
+"""Rows kept for a plan that is still being prepared."""
+
+QUICK_S = 300e-6
+"""A part that takes less is run where its rows arrive: handing it to another thread costs as much."""
+
+
+class HostedPlan:
+    """A plan of one session, from when it is announced until it is retired.
+
+    The I/O thread brings rows, a compute thread tells of finished parts: a lock guards the state machine.
+
+    Args:
+        session, epoch: of all its messages.
+        device: this peer's number in it.
+        addresses: where the plan's devices listen.
+        trace: where to write what happened.
+        duty: the rest that the compute unit takes after each part.
+    """
+
+    def __init__(
+        self,
+        session: int,
+        epoch: int,
+        device: int,
+        addresses: Sequence[str],
+        trace: deque[TraceEvent],
+        duty: DutyCycle,
+    ) -> None:
+        self.session, self.epoch, self.device = session, epoch, device
+        self.addresses = tuple(addresses)
+        self.trace = trace
+        self._duty = duty
+        self.is_built = False
+        self.is_ready = False
+        self.is_over = False
+        self.plan: ExecutionPlan
+        self.store: FrameStore
+        self._engine: Engine
+        self._state: ProviderState
+        self._lock = threading.Lock()
+        self._running = -1
+        self._forget_later = -1
+        self._cost_s: dict[int, float] = {}
+        self._early: list[tuple[RowsFields, Buffer]] = []
+        self._early_bytes = 0
+        self._routes: dict[int, tuple[int, tuple[int, str, int, int, int]]] = {}
+
+    # ------------------------------------------------------------------ preparing
+
+    def build(self, plan: ExecutionPlan, sessions: PartSessions) -> None:
+        """Builds and warms everything that the first frame needs.
+
+        Raises:
+            ModelError: onnxruntime refuses a part.
+        """
+        self.plan = plan
+        self.store = FrameStore(plan)
+        self._engine = Engine(plan, self.device, sessions, self.store)
+        self._engine.prepare()
+        self._state = ProviderState(plan, self.device)
+        self._cost_s = dict.fromkeys((task.id for task in plan.tasks if task.device == self.device), inf)
+        for t in plan.transfers:
+            if t.source == self.device:
+                self._routes[t.id] = t.target, (t.id, t.tensor, t.rows.start, t.rows.stop, self.device)
+        self.is_built = True
+
+    @property
+    def parts(self) -> set[str]:
+        """Keys of the sessions in use."""
+        return self._engine.parts
+
+    @property
+    def neighbours(self) -> set[int]:
+        """Devices that this one sends to."""
+        return {target for target, _ in self._routes.values() if target != REQUESTER}
+
+    def keep_early(self, fields: RowsFields, payload: Buffer) -> None:
+        """Keeps rows until the plan is ready.
+
+        Raises:
+            ProtocolError: there are too many.
+        """
+        self._early_bytes += memoryview(payload).nbytes
+        if self._early_bytes > EARLY_BYTES:
+            raise ProtocolError("too many rows came before their plan was ready")
+        self._early.append((fields, payload))
+
+    def take_early(self) -> list[tuple[RowsFields, Buffer]]:
+        """What was kept; the plan is ready now."""
+        early, self._early, self._early_bytes = self._early, [], 0
+        return early
+
+    # ------------------------------------------------------------------ running
+
+    def rows_arrived(self, fields: RowsFields, payload: Buffer) -> list[Instruction]:
+        """Takes rows, and says what to do now.
+
+        Raises:
+            ProtocolError: they are not what the plan says that this transfer brings.
+        """
+        _, _, frame, number, tensor, start, stop, sender, _ = fields
+        now = time.monotonic()
+        transfer = self.plan.transfers[number] if 0 <= number < len(self.plan.transfers) else None
+        if transfer is None or (transfer.tensor, *transfer.rows, transfer.source) != (
+            tensor,
+            start,
+            stop,
+            sender,
+        ):
+            raise ProtocolError("rows came that are no transfer of the plan")
+        array = from_payload(payload, self.plan.tensors[tensor], transfer.rows)
+        with self._lock:
+            instructions = self._state.handle(RowsArrived(frame, number))
+            if not instructions or type(instructions[0]) is not RejectRows:
+                self.store.put_transfer(frame, number, array)
+                self._note_running(instructions)
+        self.trace.append(TraceEvent("receive", frame, number, now, now, array.nbytes))
+        return instructions
+
+    def is_quick(self, task: int) -> bool:
+        """Whether a part is over before another thread would have begun."""
+        return self._cost_s[task] < QUICK_S
+
+    def run(self, frame: int, task: int) -> None:
+        """Computes a part. Raises whatever goes wrong in it."""
+        start = time.monotonic()
+        self._engine.run(frame, task)
+        self._duty.rest_after(time.monotonic() - start)
+        end = time.monotonic()
+        before = self._cost_s[task]
+        took = end - start
+        # A moving average that one interruption by the system does not spoil.
+        self._cost_s[task] = took if before == inf else before + 0.2 * (min(took, 4 * before) - before)
+        self.trace.append(TraceEvent("run", frame, task, start, end, 0))
+
+    def finished(self, frame: int, task: int) -> list[Instruction]:
+        """What to do now that a part is done."""
+        with self._lock:
+            self._running = -1
+            instructions = self._state.handle(PartFinished(frame, task))
+            self._note_running(instructions)
+            if frame == self._forget_later:
+                self._forget_later = -1
+                instructions.insert(0, ForgetFrame(frame))
+        return instructions
+
+    def _note_running(self, instructions: list[Instruction]) -> None:
+        if instructions and type(last := instructions[-1]) is RunPart:
+            self._running = last.frame
+
+    def drop(self, frame: int) -> list[Instruction]:
+        """Gives a frame up. What a running part still needs is forgotten after it."""
+        with self._lock:
+            instructions = self._state.handle(FrameDropped(frame))
+            if instructions and self._running == frame:
+                self._forget_later = frame
+                return []
+        return instructions
+
+    def route(self, transfer: int) -> tuple[int, tuple[int, str, int, int, int]]:
+        """Where a transfer goes, and the fields of its header from `transfer` to `sender`."""
+        return self._routes[transfer]

@@ -1,0 +1,131 @@
+"""How fast peers are, relative to each other, on the model at hand."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from distredge.cluster.network import Link, Network
+from distredge.cluster.synthetic import SyntheticDevice
+from distredge.graph.model import Graph
+from distredge.plan.compile import compile_plan
+from distredge.plan.demand import Ownership, find_demand
+from distredge.plan.policy import Device, PlanningProblem
+from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
+from distredge.plan.volumes import find_volumes
+from distredge.runtime.blobs import BlobSource
+from distredge.runtime.client import Client
+from distredge.runtime.engine import Array
+
+SAME_SPEED = 1.15
+"""Peers whose speeds differ by less count as equal: so much is noise where other things run too."""
+SPENT_S, FEWEST_FRAMES, MOST_FRAMES = 0.3, 3, 20
+_VOLUMES = 4
+
+
+def even_strategy(graph: Graph, devices: int) -> Strategy:
+    """Equal rows for all, in a few volumes of about equal work: so that every peer computes something
+    of every depth, and halos stay small."""
+    total = sum(node.macs for node in graph.nodes)
+    cuts: list[str] = []
+    done = 0
+    cut_at = {graph.producer[name]: name for name in graph.cut_points}
+    for i, node in enumerate(graph.nodes):
+        done += node.macs
+        if (
+            i in cut_at
+            and i not in graph.tail
+            and done >= total * (len(cuts) + 1) / _VOLUMES
+            and done < total
+        ):
+            cuts.append(cut_at[i])
+    scheme = PartitionScheme(tuple(cuts[: _VOLUMES - 1]))
+    even = [1.0] * devices
+    return Strategy(
+        scheme, tuple(SplitDecision.from_shares(volume.rows, even) for volume in find_volumes(graph, scheme))
+    )
+
+
+def computed_macs(graph: Graph, strategy: Strategy) -> list[float]:
+    """Multiply-accumulates that each device computes in volumes, rows computed twice included."""
+    work = [0.0] * strategy.devices
+
+    def height(name: str) -> int:
+        return graph.tensors[name].rows
+
+    for volume, decision in zip(find_volumes(graph, strategy.scheme), strategy.splits, strict=True):
+        own = Ownership(graph, decision)
+        for device in range(strategy.devices):
+            demand = find_demand(graph, volume, own, height, device, lead=False)
+            for i in demand.needs:
+                name = next(filter(None, graph.nodes[i].outputs))
+                rows = own.height(name)
+                work[device] += graph.nodes[i].macs * min(1.0, demand.makes[name].size / max(1, rows))
+    return work
+
+
+def measure_speeds(
+    client: Client, graph: Graph, weights_sha256: str, blobs: Sequence[BlobSource], feed: Mapping[str, Array]
+) -> tuple[float, ...]:
+    """Multiply-accumulates a second of each peer, all computing at once as they will later.
+
+    Every peer times an even share of the model. Without any work, all count as equally fast.
+
+    Raises:
+        PeerError: a peer fails.
+    """
+    strategy = even_strategy(graph, len(client.names))
+    plan = compile_plan(graph, strategy, client.names, model=weights_sha256)
+    deployment = client.deploy(plan, blobs)
+    first = client.run(deployment, feed)
+    start, frames = time.monotonic(), 0
+    while frames < FEWEST_FRAMES or (time.monotonic() - start < SPENT_S and frames < MOST_FRAMES):
+        client.run(deployment, feed)
+        frames += 1
+        if frames and time.monotonic() - start > 2 * SPENT_S:
+            break
+    in_volumes = {task.id for task in plan.tasks if task.volume < strategy.scheme.volumes}
+    macs = computed_macs(graph, strategy)
+    speeds: list[float] = []
+    for source in client.collect_traces()[1:]:
+        fastest: dict[int, float] = defaultdict(lambda: float("inf"))
+        for event in source.events:
+            if event.what == "run" and event.frame > first and event.id in in_volumes:
+                fastest[event.id] = min(fastest[event.id], event.end_s - event.start_s)
+        seconds = sum(fastest.values())
+        speeds.append(macs[source.device] / seconds if seconds else 0.0)
+    client.times.clear()
+    client.retire(deployment)
+    return evened(speeds)
+
+
+def evened(speeds: Sequence[float]) -> tuple[float, ...]:
+    """Speeds without noise: equal if they nearly are; a peer that had nothing to do is like the average."""
+    known = [speed for speed in speeds if speed > 0]
+    average = sum(known) / len(known) if known else 1.0
+    if not known or max(known) <= SAME_SPEED * min(known):
+        return (average,) * len(speeds)
+    return tuple(speed or average for speed in speeds)
+
+
+def problem_of_speeds(
+    graph: Graph,
+    names: Sequence[str],
+    speeds: Sequence[float],
+    network: Network | None = None,
+    *,
+    seed: int = 0,
+    budget_s: float = 2.0,
+) -> PlanningProblem:
+    """What a policy is asked when of each peer one number is known.
+
+    Args:
+        speeds: multiply-accumulates a second.
+        network: None for links without limits, as within one machine.
+    """
+    devices = tuple(
+        Device(name, SyntheticDevice(f"measured {name}", 2 * speed, 0.0, 1).on(graph))
+        for name, speed in zip(names, speeds, strict=True)
+    )
+    return PlanningProblem(graph, devices, network or Network((Link(),) * len(names)), seed, budget_s)

@@ -1,0 +1,336 @@
+"""What a peer does with plans: build them, find their neighbours, run their frames, free them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import zmq
+
+from distredge import __version__
+from distredge.errors import DistrEdgeError, ProtocolError
+from distredge.plan.execution import REQUESTER, ExecutionPlan
+from distredge.plan.serde import from_plain
+from distredge.protocol.events import ForgetFrame, Instruction, RejectRows, RunPart, SendRows
+from distredge.protocol.messages import (
+    HEADER_LIMIT,
+    Buffer,
+    Failure,
+    Message,
+    PlanReady,
+    UsePlan,
+    Welcome,
+    unpack,
+)
+from distredge.runtime.blobs import BlobStore
+from distredge.runtime.compute import DutyCycle, WorkThread
+from distredge.runtime.engine import PartSessions, to_payload
+from distredge.runtime.hosted import HostedPlan
+from distredge.runtime.link import Link
+from distredge.runtime.tenant import Tenant
+from distredge.runtime.trace import TraceEvent
+from distredge.runtime.transport import RowsFields, is_readable, receive, rows_header
+
+NEIGHBOUR_S = 5.0
+"""How long a peer waits for its neighbours to answer before it says that they do not."""
+PLAN_LIMIT = 64
+
+
+class Mailroom(Protocol):
+    """What plans need of the peer's I/O thread."""
+
+    def send(self, tenant: Tenant, header: bytes, payload: Buffer | None) -> None:
+        """To a session's requester."""
+        ...
+
+    def tell(self, tenant: Tenant, message: Message, payload: Buffer | None = None) -> None:
+        """Encodes and sends."""
+        ...
+
+    def reject(self, reason: str) -> None:
+        """Counts a message that nobody asked for."""
+        ...
+
+    def guarded(self, action: Callable[[], None]) -> None:
+        """Does something whose errors must not end the peer."""
+        ...
+
+    def post(self, action: Callable[[], None]) -> None:
+        """From another thread: lets the I/O thread do this."""
+        ...
+
+
+@dataclass
+class _Connecting:
+    """A plan that is built and waits for its neighbours' welcome."""
+
+    tenant: Tenant
+    hosted: HostedPlan
+    links: list[Link] = field(default_factory=list)
+    deadline_s: float = 0.0
+
+
+class PlanHost:
+    """Everything that a peer does with plans. In the I/O thread where nothing else is said.
+
+    Args:
+        name: the peer's.
+        context, poller: of the I/O thread.
+        mail: the I/O thread.
+        tenants: all sessions by their number.
+        blobs: used in the preparing thread only.
+        threads, execution_providers: of the inference engine.
+        duty: the rest that the compute unit takes after each part.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        context: zmq.Context[Any],
+        poller: zmq.Poller,
+        mail: Mailroom,
+        tenants: dict[int, Tenant],
+        blobs: BlobStore,
+        *,
+        threads: int,
+        execution_providers: Sequence[str],
+        duty: DutyCycle,
+    ) -> None:
+        self._name, self._context, self._poller, self._mail = name, context, poller, mail
+        self._tenants, self._blobs, self._duty = tenants, blobs, duty
+        self._threads, self._execution_providers = threads, tuple(execution_providers)
+        self._sessions: dict[str, PartSessions] = {}
+        self._connecting: list[_Connecting] = []
+        self._watched: set[Link] = set()
+        self._compute: WorkThread[tuple[HostedPlan, RunPart]] = WorkThread("compute", self._compute_part)
+        self.preparing: WorkThread[Callable[[], None]] = WorkThread("prepare", lambda job: job())
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._compute.close()
+        self.preparing.close()
+
+    # ------------------------------------------------------------------ preparing
+
+    def use(self, tenant: Tenant, message: UsePlan, payload: Buffer | None) -> None:
+        """Starts to prepare a plan.
+
+        Raises:
+            ProtocolError: it cannot be a plan, or is one too many.
+        """
+        if message.epoch in tenant.plans or message.epoch in tenant.retired:
+            raise ProtocolError("an epoch was announced twice")
+        if payload is None or len(payload) > HEADER_LIMIT:
+            raise ProtocolError("a plan's size is not acceptable")
+        if len(tenant.plans) >= PLAN_LIMIT:
+            raise ProtocolError("too many plans")
+        hosted = HostedPlan(
+            message.session, message.epoch, message.device, message.addresses, tenant.trace, self._duty
+        )
+        tenant.plans[message.epoch] = hosted
+        self.preparing.submit(partial(self._build, tenant, hosted, payload))
+
+    def _build(self, tenant: Tenant, hosted: HostedPlan, payload: Buffer) -> None:
+        """In the preparing thread: from a plan's bytes to warm sessions."""
+        try:
+            plan = from_plain(ExecutionPlan, unpack(payload))
+            plan.validate()
+            if not 0 <= hosted.device < len(plan.devices) == len(hosted.addresses):
+                raise ProtocolError("the plan does not fit its devices")
+            hosted.build(plan, self._part_sessions(plan))
+        except DistrEdgeError as error:
+            self._mail.post(partial(self._fail_plan, tenant, hosted, f"cannot use the plan: {error}"))
+        except Exception as error:
+            text = f"cannot use the plan: {type(error).__name__}: {error}"
+            self._mail.post(partial(self._fail_plan, tenant, hosted, text))
+        else:
+            self._mail.post(partial(self._built, tenant, hosted))
+
+    def _part_sessions(self, plan: ExecutionPlan) -> PartSessions:
+        sessions = self._sessions.get(plan.graph)
+        if sessions is None:
+            for blob in (plan.model, plan.graph):
+                if not self._blobs.has(blob):
+                    raise ProtocolError("the plan's model was not sent before it")
+            sessions = self._sessions[plan.graph] = PartSessions(
+                self._blobs.path(plan.graph).read_bytes(),
+                self._blobs.folder,
+                threads=self._threads,
+                execution_providers=self._execution_providers,
+            )
+        return sessions
+
+    def _built(self, tenant: Tenant, hosted: HostedPlan) -> None:
+        if hosted.is_over:
+            return
+        waiting = _Connecting(tenant, hosted, deadline_s=time.monotonic() + NEIGHBOUR_S)
+        for device in sorted(hosted.neighbours):
+            name, address = hosted.plan.devices[device], hosted.addresses[device]
+            link = tenant.connect(self._context, name, address, self._name)
+            if not link.welcomed and link not in self._watched:
+                self._watched.add(link)
+                self._poller.register(link.socket, zmq.POLLIN)
+            waiting.links.append(link)
+        self._connecting.append(waiting)
+        self.check_neighbours(time.monotonic())
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether a plan waits for its neighbours' welcome."""
+        return bool(self._connecting)
+
+    def check_neighbours(self, now: float) -> None:
+        """Hears what neighbours say, and tells which plans are ready by that."""
+        for tenant in list(self._tenants.values()):
+            for link in list(tenant.links.values()):
+                while is_readable(link.socket):
+                    self._mail.guarded(partial(self._hear_neighbour, tenant, link))
+        for waiting in list(self._connecting):
+            missing = [link for link in waiting.links if not link.welcomed]
+            if waiting.hosted.is_over:
+                self._connecting.remove(waiting)
+            elif not missing:
+                self._connecting.remove(waiting)
+                self._ready(waiting.tenant, waiting.hosted)
+            elif now > waiting.deadline_s:
+                self._connecting.remove(waiting)
+                text = f"cannot reach {missing[0].name} at {missing[0].address}"
+                self._fail_plan(waiting.tenant, waiting.hosted, text)
+
+    def _hear_neighbour(self, tenant: Tenant, link: Link) -> None:
+        _, message, _ = receive(link.socket, routed=False)
+        if isinstance(message, Welcome) and not link.welcomed:
+            if message.version != __version__:
+                self.fail(tenant, f"runs DistrEdge {__version__}, but {link.name} runs {message.version}")
+                return
+            link.welcomed = True
+            self._unwatch(link)
+        elif isinstance(message, Failure):
+            self.fail(tenant, f"sent rows to {link.name}, which {message.text}")
+
+    def _unwatch(self, link: Link) -> None:
+        if link in self._watched:
+            self._watched.remove(link)
+            self._poller.unregister(link.socket)
+
+    def _ready(self, tenant: Tenant, hosted: HostedPlan) -> None:
+        hosted.is_ready = True
+        self._mail.tell(tenant, PlanReady(hosted.session, hosted.epoch, hosted.device))
+        for fields, payload in hosted.take_early():
+            self._mail.guarded(partial(self.take_rows, hosted, fields, payload))
+
+    # ------------------------------------------------------------------ ending
+
+    def retire(self, tenant: Tenant, epoch: int) -> None:
+        """Forgets a plan.
+
+        Raises:
+            ProtocolError: there is none.
+        """
+        hosted = tenant.plans.pop(epoch, None)
+        if hosted is None:
+            raise ProtocolError("there is no such plan")
+        tenant.retired.add(epoch)
+        hosted.is_over = True
+        self.preparing.submit(self._free_sessions)
+
+    def forget(self, tenant: Tenant) -> None:
+        """Forgets all plans of a session, and its connections."""
+        for link in tenant.links.values():
+            self._unwatch(link)
+        tenant.close()
+        self._connecting = [waiting for waiting in self._connecting if waiting.tenant is not tenant]
+        self.preparing.submit(self._free_sessions)
+
+    def _free_sessions(self) -> None:
+        """In the preparing thread, so that none is being built: keeps only what a plan uses."""
+        used: dict[str, set[str]] = {}
+        for tenant in list(self._tenants.values()):
+            for hosted in list(tenant.plans.values()):
+                if hosted.is_built:
+                    used.setdefault(hosted.plan.graph, set()).update(hosted.parts)
+        self._sessions = {graph: kept for graph, kept in self._sessions.items() if graph in used}
+        for graph, sessions in self._sessions.items():
+            sessions.keep_only(used[graph])
+
+    def _fail_plan(self, tenant: Tenant, hosted: HostedPlan, text: str) -> None:
+        if not hosted.is_over:
+            hosted.is_over = True
+            self.fail(tenant, text)
+
+    def fail(self, tenant: Tenant, text: str) -> None:
+        """Tells a session's requester what went wrong, in one line."""
+        self._mail.tell(tenant, Failure(tenant.session, self._name, " ".join(text.split())[:1000]))
+
+    # ------------------------------------------------------------------ running
+
+    def take_rows(self, hosted: HostedPlan, fields: RowsFields, payload: Buffer) -> None:
+        """Rows of a plan that is ready."""
+        self._perform(hosted, hosted.rows_arrived(fields, payload))
+
+    def drop_frame(self, hosted: HostedPlan, frame: int) -> None:
+        """A frame is given up."""
+        self._perform(hosted, hosted.drop(frame))
+
+    def _perform(self, hosted: HostedPlan, instructions: list[Instruction]) -> None:
+        # A chain of quick parts runs here, one after another; `instructions` then holds the latest ones.
+        while instructions:
+            following: list[Instruction] = []
+            for instruction in instructions:
+                if hosted.is_over:
+                    return
+                match instruction:
+                    case SendRows(frame, transfer):
+                        self._send_rows(hosted, frame, transfer)
+                    case RunPart(frame, task):
+                        if hosted.is_quick(task) and self._compute.is_idle:
+                            following = self._run_part(hosted, frame, task)
+                        else:
+                            self._compute.submit((hosted, instruction))
+                    case ForgetFrame(frame):
+                        hosted.store.forget(frame)
+                    case RejectRows(_, _, reason):
+                        self._mail.reject(reason)
+            instructions = following
+
+    def _run_part(self, hosted: HostedPlan, frame: int, task: int) -> list[Instruction]:
+        """In either thread: computes; returns what to do next, which after a failure is nothing."""
+        try:
+            hosted.run(frame, task)
+        except Exception as error:
+            text = f"cannot compute task {task} of the plan: {error}"
+            self._mail.post(partial(self._fail_running, hosted, text))
+            return []
+        return hosted.finished(frame, task)
+
+    def _compute_part(self, job: tuple[HostedPlan, RunPart]) -> None:
+        """In the compute thread. The next part begins at once; everything else is the I/O thread's."""
+        hosted, part = job
+        if hosted.is_over:
+            return
+        instructions = self._run_part(hosted, part.frame, part.task)
+        if instructions and isinstance(last := instructions[-1], RunPart):
+            self._compute.submit((hosted, last))
+            instructions.pop()
+        if instructions:
+            self._mail.post(partial(self._perform, hosted, instructions))
+
+    def _fail_running(self, hosted: HostedPlan, text: str) -> None:
+        tenant = self._tenants.get(hosted.session)
+        if tenant is not None:
+            self._fail_plan(tenant, hosted, text)
+
+    def _send_rows(self, hosted: HostedPlan, frame: int, transfer: int) -> None:
+        target, fields = hosted.route(transfer)
+        array = hosted.store.rows_to_send(frame, transfer)
+        start = time.monotonic()
+        header = rows_header(hosted.session, hosted.epoch, frame, *fields, start)
+        tenant = self._tenants[hosted.session]
+        if target == REQUESTER:
+            self._mail.send(tenant, header, to_payload(array))
+        else:
+            tenant.links[hosted.addresses[target]].send(header, to_payload(array))
+        hosted.trace.append(TraceEvent("send", frame, transfer, start, time.monotonic(), array.nbytes))

@@ -1,0 +1,50 @@
+"""What a session must give back, and the thread that keeps it alive meanwhile."""
+
+from __future__ import annotations
+
+import threading
+
+from distredge.errors import DistrEdgeError
+from distredge.runtime.client import Client
+from distredge.runtime.launcher import LocalPeers
+
+KEEP_ALIVE_S = 0.5
+
+
+class Resources:
+    """What must be given back. Holds no reference to the session, so that the session can be forgotten."""
+
+    def __init__(self, lock: threading.Lock, stopping: threading.Event) -> None:
+        self.processes: LocalPeers | None = None
+        self.client: Client | None = None
+        self._lock, self._stopping = lock, stopping
+        self._thread: threading.Thread | None = None
+
+    def keep_alive(self, client: Client) -> None:
+        """Starts the thread that answers and asks for signs of life while the caller does other things."""
+        self._thread = threading.Thread(
+            target=_keep_alive, args=(client, self._lock, self._stopping), name="keep-alive", daemon=True
+        )
+        self._thread.start()
+
+    def release(self) -> None:
+        """Closes everything."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        with self._lock:
+            if self.client is not None:
+                self.client.close()
+        if self.processes is not None:
+            self.processes.close()
+
+
+def _keep_alive(client: Client, lock: threading.Lock, stopping: threading.Event) -> None:
+    while not stopping.wait(KEEP_ALIVE_S):
+        if lock.acquire(blocking=False):
+            try:
+                client.pump(0.0)
+            except DistrEdgeError:
+                return  # the client remembers it; the next call raises it
+            finally:
+                lock.release()

@@ -1,0 +1,441 @@
+"""`InferenceSession`: a model on several peers, used as onnxruntime's class of that name."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from distredge.cluster.hosts import Cluster, load_hosts
+from distredge.cluster.load import cluster_times
+from distredge.cluster.network import Network
+from distredge.errors import DistrEdgeError, HostsError, InputError, StrategyError
+from distredge.graph.importer import Model, load_model, model_inputs
+from distredge.graph.simplify import declared_outputs, read_proto
+from distredge.plan.compile import compile_plan
+from distredge.plan.execution import ExecutionPlan
+from distredge.plan.policy import Device, PlanningProblem, Policy, get_policy
+from distredge.plan.strategy import Strategy
+from distredge.runtime.blobs import BlobSource, BlobStore
+from distredge.runtime.client import Client
+from distredge.runtime.deployment import Deployment, PeerAddress
+from distredge.runtime.engine import Array
+from distredge.runtime.feeds import NodeArg, Shapes, check_feed, shapes_of
+from distredge.runtime.launcher import LocalPeers
+from distredge.runtime.measure import measure_speeds, problem_of_speeds
+from distredge.runtime.reference import random_feed
+from distredge.runtime.resources import Resources
+from distredge.runtime.trace import Activity, FrameTimes, merge
+
+HOSTS_VARIABLE, PEERS_VARIABLE = "DISTREDGE_HOSTS", "DISTREDGE_PEERS"
+DEFAULT_PEERS = 2
+PLANS_KEPT = 4
+"""Plans for input sizes that were used last; the peers keep their sessions."""
+
+
+class InferenceSession:
+    """One model, split over peers.
+
+    Local peers are processes that this object starts and ends. Calls from several threads are served one
+    after another. Use it as a context manager, or `close` it.
+
+    Args:
+        model: an ONNX file, its bytes, or an imported model.
+        local_peers: how many peers to start on this machine; or a list with the share of one core that
+            each may use.
+        hosts: a hosts file, or a cluster, whose peers are running.
+        policy: who decides which rows each peer computes, by name or itself.
+        plan: a plan, or its file, in place of the policy's decision.
+        threads: of the inference engine in each local peer.
+        input_shapes: of inputs whose shapes the model leaves open, to prepare for them now rather than
+            when they first come.
+        timeout_s: how long a peer may take to answer when it is first spoken to.
+        cache_dir: where weights are kept.
+        seed: of everything random in the policy.
+        budget_s: how long the policy may think.
+
+    Raises:
+        ModelError, InputError: the model cannot be used.
+        HostsError: the hosts file is wrong.
+        PeerTimeoutError: a peer does not answer.
+        PeerError: a peer cannot use the model.
+        PolicyError: the policy is unknown, or cannot decide here.
+        StrategyError: the plan is for another model, input shape or number of peers.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | bytes | Model,
+        *,
+        local_peers: int | Sequence[float] | None = None,
+        hosts: str | Path | Cluster | None = None,
+        policy: str | Policy = "proportional",
+        plan: str | Path | ExecutionPlan | None = None,
+        threads: int = 1,
+        input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+        timeout_s: float = 10.0,
+        cache_dir: str | Path | None = None,
+        seed: int = 0,
+        budget_s: float = 2.0,
+    ) -> None:
+        if local_peers is not None and hosts is not None:
+            raise InputError("give local_peers or hosts, not both")
+        self._policy = get_policy(policy) if isinstance(policy, str) else policy
+        self._cluster = load_hosts(hosts) if isinstance(hosts, str | Path) else hosts
+        self._given = ExecutionPlan.load(plan) if isinstance(plan, str | Path) else plan
+        self._cache_dir = None if cache_dir is None else Path(cache_dir)
+        self._seed, self._budget_s = seed, budget_s
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._resources = Resources(self._lock, self._stopping)
+        self._deployed: OrderedDict[Shapes, tuple[Model, Deployment]] = OrderedDict()
+        self._leaving: list[Deployment] = []
+        self._speeds: tuple[float, ...] | None = None
+        # Also at the end of the interpreter, and when nobody holds this object any more.
+        self._finalizer = weakref.finalize(self, self._resources.release)
+        try:
+            if self._cluster is None:
+                # They start while the model is imported.
+                self._resources.processes = self._start_peers(local_peers, threads)
+            known = self._import(model, input_shapes)
+            self._client = self._resources.client = self._connect(timeout_s)
+            self._client.connect()
+            if known is not None:
+                graph = known.graph
+                self._deploy(known, tuple((name, graph.tensors[name].shape) for name in graph.inputs))
+            self._resources.keep_alive(self._client)
+        except BaseException:
+            self.close()
+            raise
+
+    # ------------------------------------------------------------------ what onnxruntime's class has
+
+    def get_inputs(self) -> list[NodeArg]:
+        """The model's inputs: objects with `name`, `type` and `shape`."""
+        return [NodeArg.of(info) for info in self._inputs]
+
+    def get_outputs(self) -> list[NodeArg]:
+        """The model's outputs, likewise."""
+        return [NodeArg.of(info) for info in self._outputs]
+
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Array]:
+        """Computes one frame.
+
+        Args:
+            output_names: which outputs, in which order; None for all.
+            input_feed: an array for each input.
+
+        Raises:
+            InputError: a name, shape or dtype is wrong.
+            PeerLostError: a peer died or cannot be reached any more; the session is over.
+            PeerError: a peer failed; likewise.
+        """
+        wanted = self._wanted(output_names)
+        feed = check_feed(self._inputs, input_feed)
+        with self._working():
+            deployment = self._deployment(feed)
+            frame = self._client.submit(deployment, feed)
+            try:
+                outputs = self._client.wait(frame)
+            except BaseException:
+                self._client.drop(deployment, frame)
+                raise
+        return outputs if wanted is None else [outputs[at] for at in wanted]
+
+    # ------------------------------------------------------------------ beyond it
+
+    def stream(
+        self,
+        images: Iterable[Any],
+        in_flight: int = 4,
+        *,
+        ordered: bool = True,
+        output_names: Sequence[str] | None = None,
+    ) -> Iterator[list[Array]]:
+        """Computes many frames, several at a time.
+
+        Args:
+            images: feeds as for `run`; for a model with one input, arrays alone will do. An image is
+                taken only when there is room for it, and may change as soon as the next one is taken.
+            in_flight: how many frames are under way at once.
+            ordered: in the order of the images; otherwise as they are done.
+            output_names: as for `run`.
+
+        Raises:
+            InputError, PeerError: as `run`. What `images` raises goes through.
+        """
+        if in_flight < 1:
+            raise InputError(f"in_flight is {in_flight}; at least one frame must be under way")
+        return self._stream(iter(images), in_flight, ordered, self._wanted(output_names))
+
+    def _stream(
+        self, images: Iterator[Any], in_flight: int, ordered: bool, wanted: list[int] | None
+    ) -> Iterator[list[Array]]:
+        pending: dict[int, Deployment] = {}
+        more = True
+        try:
+            while True:
+                while more and len(pending) < in_flight and not self._is_done(pending, ordered):
+                    try:
+                        image = next(images)
+                    except StopIteration:
+                        more = False
+                        break
+                    feed = check_feed(self._inputs, image)
+                    with self._working():
+                        deployment = self._deployment(feed)
+                        pending[self._client.submit(deployment, feed)] = deployment
+                if not pending:
+                    return
+                with self._working():
+                    outputs = self._next_done(pending, ordered)
+                yield outputs if wanted is None else [outputs[at] for at in wanted]
+        finally:
+            if pending and not self._stopping.is_set():
+                with self._lock:
+                    for frame, deployment in pending.items():
+                        self._client.drop(deployment, frame)
+
+    def _is_done(self, pending: dict[int, Deployment], ordered: bool) -> bool:
+        finished = self._client.finished
+        if ordered:
+            return bool(pending) and next(iter(pending)) in finished
+        return any(frame in finished for frame in pending)
+
+    def _next_done(self, pending: dict[int, Deployment], ordered: bool) -> list[Array]:
+        if ordered:
+            frame = next(iter(pending))
+        else:
+            frame = self._client.wait_any(pending)
+        outputs = self._client.wait(frame)
+        del pending[frame]
+        return outputs
+
+    def use(self, decision: Strategy | ExecutionPlan) -> None:
+        """Runs frames from now on by another decision, for the input shape that came last.
+
+        Frames under way end under the plan that they began with.
+
+        Raises:
+            StrategyError: it does not fit the model or the peers.
+            PeerError: a peer cannot use it.
+        """
+        with self._working():
+            model, old = self._latest()
+            shapes = next(reversed(self._deployed))
+            plan = decision
+            if isinstance(plan, Strategy):
+                plan = compile_plan(model.graph, plan, self._client.names, model=model.weights_sha256)
+            self._deployed[shapes] = model, self._deploy_plan(model, plan, _blobs(model))
+            self._leaving.append(old)
+            self._retire_idle()
+
+    @property
+    def frame_times(self) -> list[FrameTimes]:
+        """When each of the latest frames was submitted and delivered."""
+        return list(self._client.times)
+
+    @property
+    def plan(self) -> ExecutionPlan:
+        """The plan of the frame that came last, or of the one that is expected.
+
+        Raises:
+            InputError: no input shape is known yet.
+        """
+        return self._latest()[1].plan
+
+    @property
+    def model(self) -> Model:
+        """The imported model, for the input shape that came last. Raises as `plan`."""
+        return self._latest()[0]
+
+    @property
+    def limited_by(self) -> str:
+        """What makes local peers slower where shares of a core were asked for: `cpu quota`, or
+        `duty cycle` where this process may set no quota."""
+        return "" if self._resources.processes is None else self._resources.processes.limited_by
+
+    def trace(self) -> list[Activity]:
+        """What all peers and this process measured since the last call: parts, transfers and frames on one
+        clock, in order of their beginning."""
+        with self._working():
+            collected = self._client.collect_traces()
+            frames = list(self._client.times)
+            plans = {deployment.epoch: deployment.plan for _, deployment in self._deployed.values()}
+        return merge(collected, frames, plans)
+
+    def close(self) -> None:
+        """Ends the session, and the local peers. May be called twice."""
+        self._finalizer()
+
+    def __enter__(self) -> InferenceSession:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ inside
+
+    def _start_peers(self, local_peers: int | Sequence[float] | None, threads: int) -> LocalPeers:
+        wanted = DEFAULT_PEERS if local_peers is None else local_peers
+        count = wanted if isinstance(wanted, int) else len(wanted)
+        if count < 1:
+            raise InputError(f"local_peers is {wanted!r}; at least one peer is needed")
+        shares = None if isinstance(wanted, int) else list(wanted)
+        return LocalPeers(count, threads=threads, cpu_shares=shares, cache_dir=self._cache_dir)
+
+    def _import(
+        self, model: str | Path | bytes | Model, input_shapes: Mapping[str, tuple[int, ...]] | None
+    ) -> Model | None:
+        """Reads the model; returns it imported if all of its input shapes are known."""
+        if isinstance(model, Model):
+            known: Model | None = model
+            self._source = model.source
+        else:
+            self._source = model if isinstance(model, bytes) else Path(model)
+            infos = model_inputs(self._source)
+            is_open = any(not isinstance(dim, int) for info in infos for dim in info.shape)
+            try:
+                known = load_model(self._source, input_shapes, cache_dir=self._cache_dir)
+            except InputError:
+                if input_shapes or not is_open:
+                    raise
+                known = None
+            self._inputs = infos
+        if known is None:
+            # A shape will come with the first feed. Names and types are in the file already.
+            self._outputs = declared_outputs(read_proto(self._source))
+        else:
+            self._inputs, self._outputs = known.input_infos, known.output_infos
+        return known
+
+    def _connect(self, timeout_s: float) -> Client:
+        processes = self._resources.processes
+        if processes is not None:
+            return Client(processes.wait_ready(), timeout_s=timeout_s, processes=processes)
+        assert self._cluster is not None
+        peers = []
+        for device in self._cluster.devices:
+            if device.endpoint is None:
+                where = self._cluster.path or self._cluster.name
+                raise HostsError(f"{where}: {device.name} is simulated; add the address of a real device")
+            peers.append(PeerAddress(device.name, device.endpoint))
+        return Client(peers, timeout_s=timeout_s)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        with self._lock:
+            if self._stopping.is_set():
+                raise DistrEdgeError("the session is closed")
+            yield
+
+    def _wanted(self, output_names: Sequence[str] | None) -> list[int] | None:
+        if output_names is None:
+            return None
+        names = [info.name for info in self._outputs]
+        for name in output_names:
+            if name not in names:
+                raise InputError(f"the model has no output {name!r}; its outputs are {', '.join(names)}")
+        return [names.index(name) for name in output_names]
+
+    def _latest(self) -> tuple[Model, Deployment]:
+        if not self._deployed:
+            raise InputError(
+                "the model leaves its input shape open, and no frame came yet; give input_shapes"
+            )
+        return next(reversed(self._deployed.values()))
+
+    def _deployment(self, feed: Mapping[str, Array]) -> Deployment:
+        shapes = shapes_of(feed)
+        known = self._deployed.get(shapes)
+        if known is None:
+            model = load_model(self._source, dict(shapes), cache_dir=self._cache_dir)
+            return self._deploy(model, shapes)
+        self._deployed.move_to_end(shapes)
+        if self._leaving:
+            self._retire_idle()
+        return known[1]
+
+    def _deploy(self, model: Model, shapes: Shapes) -> Deployment:
+        blobs = _blobs(model)
+        # The importer has just written the file: peers that share the folder need not read it to be sure.
+        BlobStore(model.weights.parent).vouch(model.weights_sha256)
+        deployment = self._deploy_plan(model, self._given or self._decide(model, blobs), blobs)
+        self._deployed[shapes] = model, deployment
+        while len(self._deployed) > PLANS_KEPT:
+            self._leaving.append(self._deployed.popitem(last=False)[1][1])
+        self._retire_idle()
+        return deployment
+
+    def _retire_idle(self) -> None:
+        """Retires plans that no frame comes under any more, once the last ones are answered."""
+        for deployment in [each for each in self._leaving if not each.state.frames]:
+            self._leaving.remove(deployment)
+            self._client.retire(deployment)
+
+    def _deploy_plan(self, model: Model, plan: ExecutionPlan, blobs: Sequence[BlobSource]) -> Deployment:
+        if plan.graph != model.graph.digest:
+            raise StrategyError("the plan is for another model, or for another input shape")
+        return self._client.deploy(plan, blobs)
+
+    def _decide(self, model: Model, blobs: Sequence[BlobSource]) -> ExecutionPlan:
+        strategy = self._policy.find_strategy(self._problem(model, blobs))
+        return compile_plan(model.graph, strategy, self._client.names, model=model.weights_sha256)
+
+    def _problem(self, model: Model, blobs: Sequence[BlobSource]) -> PlanningProblem:
+        graph, names = model.graph, self._client.names
+        network = None if self._cluster is None else Network.of(self._cluster)
+        if self._cluster is not None and all(device.profile for device in self._cluster.devices):
+            times = cluster_times(self._cluster, graph)
+            devices = tuple(Device(name, found) for name, found in zip(names, times, strict=True))
+            assert network is not None
+            return PlanningProblem(graph, devices, network, self._seed, self._budget_s)
+        if self._speeds is None:
+            if self._policy.name == "equal" or len(names) == 1:
+                self._speeds = (1e10,) * len(names)
+            else:
+                inputs = {name: graph.tensors[name] for name in graph.inputs}
+                feed = random_feed({n: (t.shape, t.dtype) for n, t in inputs.items()}, self._seed)
+                self._speeds = measure_speeds(self._client, graph, model.weights_sha256, blobs, feed)
+        return problem_of_speeds(
+            graph, names, self._speeds, network, seed=self._seed, budget_s=self._budget_s
+        )
+
+
+def _blobs(model: Model) -> list[BlobSource]:
+    return [
+        BlobSource.of_file(model.weights, model.weights_sha256),
+        BlobSource(model.graph.digest, model.onnx),
+    ]
+
+
+def connect(model: str | Path | bytes | Model, **settings: Any) -> InferenceSession:
+    """A session on the peers that the environment names: the hosts file DISTREDGE_HOSTS, or as many local
+    peers as DISTREDGE_PEERS says. The launcher sets them for the application that it starts.
+
+    Args:
+        model: as for InferenceSession.
+        settings: of InferenceSession; `hosts` or `local_peers` go before the environment.
+
+    Raises:
+        HostsError: neither is set.
+    """
+    if "hosts" not in settings and "local_peers" not in settings:
+        hosts, peers = os.environ.get(HOSTS_VARIABLE), os.environ.get(PEERS_VARIABLE)
+        if hosts:
+            settings["hosts"] = hosts
+        elif peers and peers.isdecimal() and int(peers):
+            settings["local_peers"] = int(peers)
+        else:
+            raise HostsError(
+                f"set {HOSTS_VARIABLE} to a hosts file, or {PEERS_VARIABLE} to a number of peers"
+            )
+    return InferenceSession(model, **settings)

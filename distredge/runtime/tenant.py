@@ -1,0 +1,86 @@
+"""What a peer keeps for one requester's session."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+import zmq
+
+from distredge import __version__
+from distredge.protocol.messages import Buffer, Hello
+from distredge.runtime.hosted import HostedPlan
+from distredge.runtime.link import Link
+from distredge.runtime.trace import TraceEvent
+from distredge.runtime.transport import send
+
+TRACE_LIMIT = 50_000
+"""Measured events kept for a requester that never asks for them."""
+
+
+class Tenant:
+    """A session: who its requester is, its plans, and the connections to neighbours made for it.
+
+    Args:
+        session: its number.
+        identity: of the requester's connection.
+    """
+
+    def __init__(self, session: int, identity: bytes) -> None:
+        self.session = session
+        self.identity = identity
+        self.heard_s = time.monotonic()
+        self.plans: dict[int, HostedPlan] = {}
+        self.retired: set[int] = set()
+        self.links: dict[str, Link] = {}
+        self.trace: deque[TraceEvent] = deque(maxlen=TRACE_LIMIT)
+        self._waiting: deque[tuple[bytes, Buffer | None]] = deque()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether messages wait for room in the requester's or a neighbour's queue."""
+        return bool(self._waiting) or any(link.is_waiting for link in self.links.values())
+
+    def send(self, router: zmq.Socket[bytes], header: bytes, payload: Buffer | None = None) -> None:
+        """To the requester: now, or as soon as the connection's queue has room.
+
+        Raises:
+            zmq.ZMQError: EHOSTUNREACH: the requester has gone.
+        """
+        if not self._waiting:
+            try:
+                send(router, header, payload, to=self.identity)
+                return
+            except zmq.Again:
+                pass
+        self._waiting.append((header, payload))
+
+    def flush(self, router: zmq.Socket[bytes]) -> None:
+        """Sends what waits, if there is room now. Raises as `send`."""
+        while self._waiting:
+            header, payload = self._waiting[0]
+            try:
+                send(router, header, payload, to=self.identity)
+            except zmq.Again:
+                break
+            self._waiting.popleft()
+        for link in self.links.values():
+            link.flush()
+
+    def connect(self, context: zmq.Context[Any], name: str, address: str, own_name: str) -> Link:
+        """A connection to a neighbour, made at its first use."""
+        link = self.links.get(address)
+        if link is None:
+            link = self.links[address] = Link(context, name, address)
+            link.send_message(Hello(self.session, own_name, __version__))
+        return link
+
+    def close(self) -> None:
+        """Forgets everything."""
+        for plan in self.plans.values():
+            plan.is_over = True
+        self.plans.clear()
+        for link in self.links.values():
+            link.close()
+        self.links.clear()

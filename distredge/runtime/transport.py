@@ -1,0 +1,222 @@
+"""ZeroMQ sockets with one set of limits, and messages going in and out of them.
+
+Each peer binds one ROUTER. Requesters and other peers connect DEALERs to it. A message is the header of
+`distredge.protocol.messages` and at most one payload; payloads are never copied on the way.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+import msgpack
+import zmq
+
+from distredge.errors import DistrEdgeError, PortInUseError, ProtocolError
+from distredge.protocol.messages import (
+    HEADER_LIMIT,
+    VERSION,
+    Buffer,
+    Message,
+    RowsMessage,
+    decode,
+    encode,
+    unpack,
+)
+
+MESSAGE_LIMIT = 1 << 30
+"""Bytes of the largest payload. ZeroMQ drops the connection before it takes memory for more."""
+
+HEARTBEAT_MS = 1000
+SILENCE_MS = 3000
+"""A connection on which nothing comes for so long is cut by ZeroMQ's own threads, whatever Python does."""
+
+QUEUE_LIMIT = 2000
+"""Messages queued on one connection; more wait with the sender."""
+
+SMALL_BYTES = 16 * 1024
+"""Payloads up to this are copied: that is cheaper than sharing, and ZeroMQ does not align small ones."""
+
+RowsFields = list[Any]
+"""The fields of a RowsMessage in its order; making the dataclass for each message would cost the most."""
+
+Incoming = tuple[bytes, RowsFields | Message, Buffer | None]
+"""Who sent it (empty on a DEALER), what, and the payload."""
+
+_ROWS = RowsMessage.kind
+_ADDRESS = re.compile(r"(tcp://)?(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5}|\*)")
+
+
+def tcp_address(text: str) -> str:
+    """`host:port` or `tcp://host:port`, in ZeroMQ's form.
+
+    Raises:
+        DistrEdgeError: it is neither.
+    """
+    match = _ADDRESS.fullmatch(text.strip())
+    if match is None or (match["port"] != "*" and int(match["port"]) > 65535):
+        raise DistrEdgeError(f"{text!r} is no address; write tcp://127.0.0.1:9100", address=text)
+    return f"tcp://{match['host']}:{match['port']}"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach an address in ZeroMQ's form."""
+    host = address.removeprefix("tcp://").rpartition(":")[0]
+    return host in ("localhost", "[::1]") or host.startswith("127.")
+
+
+def bind_router(context: zmq.Context[Any], address: str) -> tuple[zmq.Socket[bytes], str]:
+    """A peer's socket, and the address that it really has (port 0 and `*` become a number).
+
+    Raises:
+        PortInUseError: the port is taken.
+        DistrEdgeError: the address is not this machine's.
+    """
+    socket = _socket(context, zmq.ROUTER, address)
+    # Without this, a message for a requester that has gone would vanish silently.
+    socket.set(zmq.ROUTER_MANDATORY, 1)
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        if error.errno == zmq.EADDRINUSE:
+            raise PortInUseError(
+                f"{address} is in use; stop what listens there, or choose another port", address=address
+            ) from None
+        raise DistrEdgeError(f"cannot listen on {address}: {error.strerror}", address=address) from None
+    return socket, cast(bytes, socket.get(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+
+
+def connect_dealer(context: zmq.Context[Any], address: str) -> zmq.Socket[bytes]:
+    """A connection to a peer's socket. It is made in the background."""
+    socket = _socket(context, zmq.DEALER, address)
+    try:
+        socket.connect(address)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        raise DistrEdgeError(f"cannot connect to {address}: {error.strerror}", address=address) from None
+    return socket
+
+
+def _socket(context: zmq.Context[Any], kind: int, address: str) -> zmq.Socket[bytes]:
+    socket: zmq.Socket[bytes] = context.socket(kind)
+    socket.set(zmq.LINGER, 0)
+    socket.set(zmq.MAXMSGSIZE, MESSAGE_LIMIT)
+    socket.set(zmq.SNDHWM, QUEUE_LIMIT)
+    socket.set(zmq.RCVHWM, QUEUE_LIMIT)
+    socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    socket.set(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
+    socket.set(zmq.HEARTBEAT_TTL, SILENCE_MS)
+    socket.set(zmq.RECONNECT_IVL, 50)
+    socket.set(zmq.RECONNECT_IVL_MAX, 500)
+    socket.set(zmq.IPV6, "[" in address)
+    return socket
+
+
+def is_readable(socket: zmq.Socket[bytes]) -> bool:
+    """Whether a message waits. A third of what it costs to try and to catch zmq.Again."""
+    return bool(cast(int, socket.get(zmq.EVENTS)) & zmq.POLLIN)
+
+
+def receive(socket: zmq.Socket[bytes], *, routed: bool) -> Incoming:
+    """The next message of a socket that has one.
+
+    Args:
+        socket: `is_readable`.
+        routed: it is a ROUTER, so that the sender's identity stands in front.
+
+    Raises:
+        ProtocolError: the message is malformed; all of it has been taken off the socket. The error's
+            `sender` is who sent it, and `other_version` tells whether it is of another protocol version.
+    """
+    sender = socket.recv(zmq.NOBLOCK) if routed else b""
+    header = socket.recv(zmq.NOBLOCK, copy=False)
+    payload: Buffer | None = None
+    if header.more:
+        frame = socket.recv(zmq.NOBLOCK, copy=False)
+        payload = frame.bytes if len(frame) <= SMALL_BYTES else frame.buffer
+        if frame.more:
+            while socket.get(zmq.RCVMORE):
+                socket.recv(zmq.NOBLOCK, copy=False)
+            raise ProtocolError("a message has more than two parts", sender=sender, other_version=False)
+    try:
+        return sender, decode_header(header.buffer), payload
+    except ProtocolError as error:
+        other = _is_other_version(header.buffer)
+        raise ProtocolError(str(error), sender=sender, other_version=other) from None
+
+
+def decode_header(header: Buffer) -> RowsFields | Message:
+    """As `messages.decode`, but the header of rows, which come by the thousand, stays a list.
+
+    Raises:
+        ProtocolError: as there.
+    """
+    if len(header) > HEADER_LIMIT or len(header) < 2:
+        raise ProtocolError(f"{len(header)} bytes are no header")
+    plain = unpack(header)
+    if type(plain) is list and len(plain) == 11 and plain[0] == VERSION and plain[1] == _ROWS:
+        fields = plain[2:]
+        session, epoch, frame, transfer, tensor, start, stop, sender, sent_s = fields
+        if (
+            type(session) is type(epoch) is type(frame) is type(transfer) is type(start) is int
+            and type(stop) is type(sender) is int
+            and type(tensor) is str
+            and type(sent_s) is float
+            and frame >= 0
+        ):
+            return fields
+        raise ProtocolError("the header of rows has fields of wrong types")
+    return decode(header)
+
+
+def send(
+    socket: zmq.Socket[bytes],
+    header: bytes,
+    payload: Buffer | None = None,
+    *,
+    to: bytes = b"",
+    copy: bool = False,
+) -> None:
+    """Queues one message, all or nothing.
+
+    Args:
+        socket: where.
+        header: an encoded header.
+        payload: must not change until it is sent, unless `copy`.
+        to: on a ROUTER, whom.
+        copy: the payload may change as soon as this returns.
+
+    Raises:
+        zmq.Again: the connection's queue is full.
+        zmq.ZMQError: on a ROUTER, EHOSTUNREACH: the receiver has gone.
+    """
+    if to:
+        socket.send(to, zmq.SNDMORE | zmq.NOBLOCK)
+    if payload is None:
+        socket.send(header, zmq.NOBLOCK)
+    else:
+        socket.send(header, zmq.SNDMORE | zmq.NOBLOCK)
+        socket.send(payload, zmq.NOBLOCK, copy=copy)
+
+
+def rows_header(*fields: int | float | str) -> bytes:
+    """The encoded header of a RowsMessage, from its fields in order."""
+    return bytes(msgpack.packb((VERSION, _ROWS, *fields)))
+
+
+def _is_other_version(header: Buffer) -> bool:
+    if len(header) > HEADER_LIMIT:
+        return False
+    try:
+        plain = unpack(header)
+    except ProtocolError:
+        return False
+    return isinstance(plain, list) and len(plain) > 1 and type(plain[0]) is int and plain[0] != VERSION
+
+
+def send_message(
+    socket: zmq.Socket[bytes], message: Message, payload: Buffer | None = None, *, to: bytes = b""
+) -> None:
+    """Encodes and queues a message; see `send`."""
+    send(socket, encode(message), payload, to=to)
