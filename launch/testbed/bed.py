@@ -259,7 +259,7 @@ class Testbed:
         starting = []
         for host in self.config.hosts:
             log = self.folder / "ssh" / f"sshd-{host.name}.log"
-            argv = [tool("sshd"), "-f", ssh.server_settings(self.folder, host.name), "-E", log]
+            argv = [tool("sshd"), "-f", str(ssh.server_settings(self.folder, host.name)), "-E", str(log)]
             starting.append((host.name, log, self.run(host.name, argv, stdin=subprocess.DEVNULL)))
         for name, log, server in starting:
             if server.wait():

@@ -1,0 +1,78 @@
+"""CURVE keys: who makes them, where they stay, and who may see which.
+
+Each host makes its own pair, and so does the controller. Only public keys travel; every host gets all of
+them, and takes messages from nobody else. Files are ZeroMQ's certificates (`zmq.auth`).
+
+    on a host       DEPLOY_DIR/keys/peer.key_secret (mode 600)  peer.key  allowed/NAME.key ...
+    on a controller CONFIG/clusters/ID/controller.key_secret (600)  controller.key  hosts/NAME.key ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import zmq.auth
+
+from distredge.cluster.hosts import Cluster
+
+CONTROLLER = "controller"
+# Runs in a host's own environment, which has pyzmq; prints the public certificate.
+MAKE_KEYS = """
+import json, os, sys, zmq.auth
+folder = os.path.join(os.path.expanduser(sys.argv[1]), "keys")
+os.umask(0o077)
+os.makedirs(folder, exist_ok=True)
+if not os.path.exists(os.path.join(folder, "peer.key_secret")):
+    zmq.auth.create_certificates(folder, "peer")
+with open(os.path.join(folder, "peer.key")) as file:
+    print(json.dumps(file.read()))
+"""
+
+
+def keys_dir(cluster: Cluster) -> Path:
+    """Where this controller keeps the keys of a cluster: one folder per hosts file."""
+    base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "distredge" / "clusters"
+    identity = hashlib.sha256(str(Path(cluster.path).resolve()).encode()).hexdigest()[:16]
+    return base / identity
+
+
+def controller_key(cluster: Cluster) -> str:
+    """The controller's public certificate; the pair is made when first asked for."""
+    folder = keys_dir(cluster)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    secret = folder / f"{CONTROLLER}.key_secret"
+    if not secret.exists():
+        before = os.umask(0o077)
+        try:
+            zmq.auth.create_certificates(folder, CONTROLLER)
+        finally:
+            os.umask(before)
+    return (folder / f"{CONTROLLER}.key").read_text()
+
+
+def known_keys(cluster: Cluster) -> dict[str, str]:
+    """Public certificates of hosts from earlier deployments, by file name of the host."""
+    files = (keys_dir(cluster) / "hosts").glob("*.key")
+    return {file.stem: file.read_text() for file in sorted(files)}
+
+
+def remember_key(cluster: Cluster, host: str, certificate: str) -> None:
+    """Keeps a host's public certificate."""
+    folder = keys_dir(cluster) / "hosts"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (folder / f"{host}.key").write_text(certificate)
+
+
+def forget_key(cluster: Cluster, host: str) -> None:
+    """Removes a host's certificate; with the last one, the controller's pair goes, too."""
+    folder = keys_dir(cluster)
+    (folder / "hosts" / f"{host}.key").unlink(missing_ok=True)
+    if folder.exists() and not known_keys(cluster):
+        shutil.rmtree(folder)
+        for parent in (folder.parent, folder.parent.parent):
+            if any(parent.iterdir()):
+                break
+            parent.rmdir()
