@@ -5,33 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 from distredge.graph.model import Graph
+from distredge.plan.crossing import crossing
 
 NARROW_LIMIT = 40
 """Candidate cuts that a search considers; the tables of all volumes between them grow with its square."""
-
-
-def crossing(graph: Graph) -> dict[str, tuple[int, int]]:
-    """For each of `Graph.cut_points`: how many tensors cross there, and their bytes.
-
-    Graph inputs that are read behind the cut count too; what goes to the requester does not.
-    """
-    last_read = {name: max(readers) for name, readers in graph.consumers.items()}
-    made_at = {name: graph.producer.get(name, -1) for name in last_read}
-    count, size = [0] * (len(graph.nodes) + 1), [0] * (len(graph.nodes) + 1)
-    for name, last in last_read.items():
-        if graph.tensors[name].constant:
-            continue
-        start = max(0, made_at[name])
-        for steps, amount in ((count, 1), (size, graph.tensors[name].total_bytes)):
-            steps[start] += amount
-            steps[max(start, last)] -= amount
-    found, tensors, total = {}, 0, 0
-    cuts = {graph.producer[cut]: cut for cut in graph.cut_points}
-    for i in range(len(graph.nodes)):
-        tensors, total = tensors + count[i], total + size[i]
-        if i in cuts:
-            found[cuts[i]] = (tensors, total)
-    return found
 
 
 def layer_cuts(graph: Graph) -> tuple[str, ...]:
