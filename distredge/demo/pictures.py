@@ -50,7 +50,9 @@ def draw_result(
         brush.rectangle((image.width - 12, band.start, image.width, band.stop - 1), fill=(*colour, 255))
         label = f"{name}: rows {band.start} to {band.stop}"
         at_top = brush.textbbox((image.width - 220, band.start + 6), label)
-        brush.rectangle((at_top[0] - 4, at_top[1] - 3, at_top[2] + 4, at_top[3] + 3), fill=(255, 255, 255, 230))
+        brush.rectangle(
+            (at_top[0] - 4, at_top[1] - 3, at_top[2] + 4, at_top[3] + 3), fill=(255, 255, 255, 230)
+        )
         brush.text((image.width - 220, band.start + 6), label, fill=(*colour, 255))
     image = Image.alpha_composite(image, tint)
     brush = ImageDraw.Draw(image)
