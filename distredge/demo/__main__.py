@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 from distredge.control.measured import measured_timeline
 from distredge.control.profiling import profile_session
+from distredge.control.race import race
 from distredge.demo.page import SIZE, scanned_page, text_boxes, to_input
 from distredge.demo.pictures import draw_result, input_rows
 from distredge.errors import DistrEdgeError
@@ -84,20 +84,11 @@ def run(
     picture: Any,
 ) -> None:
     """Runs every strategy, interleaved; prints the table; draws what the last one did."""
-    seconds: dict[str, list[float]] = {name: [] for name in strategies}
     with progress("running") as show:
-        for at in range(ROUNDS):
-            for number, (name, strategy) in enumerate(strategies.items()):
-                session.use(strategy)
-                session.run(None, feed)
-                session.trace()
-                for _ in range(2):
-                    begin = time.perf_counter()
-                    outputs = session.run(None, feed)
-                    seconds[name].append(time.perf_counter() - begin)
-                show(at * len(strategies) + number + 1, ROUNDS * len(strategies))
+        raced = race(session, feed, strategies, rounds=ROUNDS, progress=show)
+    outputs = raced["auto"].outputs
     pricer = Pricer(problem)
-    medians = {name: statistics.median(spent) for name, spent in seconds.items()}
+    medians = {name: one.latency_s for name, one in raced.items()}
     single = medians["the fastest peer alone"]
     print(f"\n  {'':<28} {'measured':>10} {'predicted':>10} {'speedup':>8}")
     for name, median in medians.items():
