@@ -178,7 +178,7 @@ class ExecutionPlan:
             document = json.loads(Path(path).read_text())
         except OSError as error:
             raise StrategyError(f"{path}: {error.strerror}; write one with `distredge plan -o`") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise StrategyError(f"{path}: not a plan file (no JSON)") from None
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise StrategyError(f"{path}: not a plan file")

@@ -74,7 +74,7 @@ class SplitDecision:
 
     @property
     def is_valid(self) -> bool:
-        return self.bounds[0] == 0 and all(a <= b for a, b in pairwise(self.bounds))
+        return len(self.bounds) > 1 and self.bounds[0] == 0 and all(a <= b for a, b in pairwise(self.bounds))
 
 
 @dataclass(frozen=True, slots=True)
