@@ -36,7 +36,7 @@ from distredge.runtime.trace import Activity, FrameTimes, merge
 HOSTS_VARIABLE, PEERS_VARIABLE = "DISTREDGE_HOSTS", "DISTREDGE_PEERS"
 DEFAULT_PEERS = 2
 PLANS_KEPT = 4
-"""Plans for input sizes that were used last; the peers keep their sessions."""
+"""Plans for input sizes, and decisions for one size, that were used last; the peers keep their sessions."""
 
 
 class InferenceSession:
@@ -86,7 +86,6 @@ class InferenceSession:
     ) -> None:
         if local_peers is not None and hosts is not None:
             raise InputError("give local_peers or hosts, not both")
-        self._policy = get_policy(policy) if isinstance(policy, str) else policy
         self._cluster = load_hosts(hosts) if isinstance(hosts, str | Path) else hosts
         self._given = ExecutionPlan.load(plan) if isinstance(plan, str | Path) else plan
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
@@ -96,13 +95,15 @@ class InferenceSession:
         self._resources = Resources(self._lock, self._stopping)
         self._deployed: OrderedDict[Shapes, tuple[Model, Deployment]] = OrderedDict()
         self._leaving: list[Deployment] = []
+        self._parked: OrderedDict[tuple[Shapes, Strategy], Deployment] = OrderedDict()
         self._speeds: tuple[float, ...] | None = None
         # Also at the end of the interpreter, and when nobody holds this object any more.
         self._finalizer = weakref.finalize(self, self._resources.release)
         try:
             if self._cluster is None:
-                # They start while the model is imported.
+                # They start while everything else is imported.
                 self._resources.processes = self._start_peers(local_peers, threads)
+            self._policy = get_policy(policy) if isinstance(policy, str) else policy
             known = self._import(model, input_shapes)
             self._client = self._resources.client = self._connect(timeout_s)
             self._client.connect()
@@ -220,7 +221,8 @@ class InferenceSession:
     def use(self, decision: Strategy | ExecutionPlan) -> None:
         """Runs frames from now on by another decision, for the input shape that came last.
 
-        Frames under way end under the plan that they began with.
+        Frames under way end under the plan that they began with. Peers keep what the latest few decisions
+        need, so that going back to one costs nothing.
 
         Raises:
             StrategyError: it does not fit the model or the peers.

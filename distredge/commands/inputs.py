@@ -1,0 +1,90 @@
+"""What `--input` names: a picture, an array, or several arrays by input name."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distredge.errors import InputError
+from distredge.graph.model import Tensor
+from distredge.runtime.engine import Array, numpy_dtype
+
+_CHANNELS = (1, 3)
+
+
+def read_arrays(path: str, names: tuple[str, ...]) -> dict[str, Array] | None:
+    """The arrays of a .npy or .npz file by input name; None if the file is neither and so a picture.
+
+    Raises:
+        InputError: the file cannot be read, or its names are not the model's.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"--input {path}: there is no such file", path=path)
+    if file.suffix not in (".npy", ".npz"):
+        return None
+    try:
+        loaded: Any = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"--input {path}: cannot be read: {error}", path=path) from None
+    if isinstance(loaded, np.ndarray):
+        if len(names) != 1:
+            text = f"the model has the inputs {', '.join(names)}; put an array for each into a .npz"
+            raise InputError(f"--input {path}: {text}", path=path)
+        return {names[0]: loaded}
+    with loaded:
+        return {name: loaded[name] for name in loaded.files}
+
+
+def read_picture(path: str, inputs: Mapping[str, Tensor]) -> dict[str, Array]:
+    """A picture as the model's only input: scaled to its size, channels in RGB order, and values from 0 to 1,
+    or from 0 to 255 where the model takes uint8.
+
+    Raises:
+        InputError: it is no picture, the model takes none, or pillow is missing.
+    """
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise InputError(
+            f"--input {path}: reading pictures needs the package pillow; pip install pillow, or give a .npy"
+        ) from None
+    if len(inputs) != 1:
+        raise InputError(f"--input {path}: the model has {len(inputs)} inputs; give a .npz with all of them")
+    ((name, tensor),) = inputs.items()
+    shape = tensor.shape
+    last = len(shape) == 4 and shape[1] not in _CHANNELS and shape[3] in _CHANNELS
+    if len(shape) != 4 or not (last or shape[1] in _CHANNELS):
+        size = "x".join(map(str, shape))
+        raise InputError(f"--input {path}: input {name!r} of shape {size} takes no picture; give a .npy")
+    channels, height, width = (shape[3], *shape[1:3]) if last else shape[1:]
+    try:
+        with Image.open(path) as picture:
+            scaled = picture.convert("L" if channels == 1 else "RGB").resize((width, height))
+    except (OSError, UnidentifiedImageError) as error:
+        raise InputError(f"--input {path}: cannot be read as a picture: {error}", path=path) from None
+    pixels = np.asarray(scaled, dtype=np.uint8).reshape(height, width, channels)
+    if not last:
+        pixels = pixels.transpose(2, 0, 1)
+    dtype = numpy_dtype(tensor.dtype)
+    values = pixels.astype(dtype) if dtype.kind in "iu" else (pixels.astype(np.float32) / 255).astype(dtype)
+    return {name: np.ascontiguousarray(np.broadcast_to(values, shape))}
+
+
+def write_outputs(path: str, names: list[str], outputs: list[Array]) -> None:
+    """Writes arrays by name as a .npz. (`numpy.savez` takes some names for its own arguments.)
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, array in zip(names, outputs, strict=True):
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--output {path}: cannot be written: {error}", path=path) from None

@@ -1,0 +1,152 @@
+"""`distredge run`: streams frames through peers, and measures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+from distredge.commands.options import add_input_shape, non_negative, positive
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from distredge.runtime.engine import Array
+    from distredge.runtime.session import InferenceSession
+
+WARM_UP = 3
+"""Frames that are not counted."""
+CHECK_TOLERANCE = 1e-3
+"""Of each output's largest magnitude. Rounding differs by far less, a misplaced row by far more."""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "run",
+        help="run a model on peers",
+        description="Run frames of a model on local peers, which are started and stopped, or on the running "
+        "peers of a hosts file. With --check, exits 1 if the answer is not that of onnxruntime.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="an ONNX file")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--peers", type=positive, help="local peers to start (default: 2)")
+    where.add_argument("--hosts", metavar="FILE", help="hosts file whose peers are running")
+    add_input_shape(parser)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--policy", default="proportional", metavar="P", help="who decides (default: proportional)"
+    )
+    how.add_argument("--plan", metavar="FILE", help="a plan that was saved, instead of a policy")
+    parser.add_argument(
+        "--input", metavar="FILE", help="a picture, a .npy, or a .npz by input name (default: seeded random)"
+    )
+    parser.add_argument("--frames", type=positive, default=10, help="frames to measure (default: 10)")
+    parser.add_argument("--in-flight", type=positive, default=1, metavar="W", help="at once (default: 1)")
+    parser.add_argument(
+        "--threads", type=non_negative, default=1, help="in each local peer; 0 for all cores (default: 1)"
+    )
+    parser.add_argument("--output", metavar="FILE", help="write the outputs, as a .npz by output name")
+    parser.add_argument("--check", action="store_true", help="compare with onnxruntime on the whole model")
+    parser.add_argument("--seed", type=non_negative, default=0, help="seed of everything (default: 0)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    from distredge.commands.inputs import read_arrays, read_picture, write_outputs
+    from distredge.commands.options import named_input_shapes, parse_input_shapes
+    from distredge.graph.importer import load_model, model_inputs
+    from distredge.runtime.feeds import check_feed
+    from distredge.runtime.reference import random_feed
+    from distredge.runtime.session import InferenceSession
+
+    infos = model_inputs(args.model)
+    names = tuple(info.name for info in infos)
+    shapes = named_input_shapes(parse_input_shapes(args.input_shape), names)
+    feed = read_arrays(args.input, names) if args.input else None
+    if feed is not None:
+        feed = check_feed(infos, feed)
+        shapes = {name: array.shape for name, array in feed.items()} | shapes
+    model = load_model(args.model, shapes)
+    inputs = {name: model.graph.tensors[name] for name in model.graph.inputs}
+    if feed is None and args.input:
+        feed = read_picture(args.input, inputs)
+    if feed is None:
+        feed = random_feed({name: (t.shape, t.dtype) for name, t in inputs.items()}, args.seed)
+    with InferenceSession(
+        model,
+        local_peers=None if args.hosts else args.peers,
+        hosts=args.hosts,
+        policy=args.policy,
+        plan=args.plan,
+        threads=args.threads,
+        seed=args.seed,
+    ) as session:
+        outputs, facts = measure(session, feed, args.frames, args.in_flight)
+    facts = {"model": args.model, "policy": args.plan or args.policy, **facts}
+    wrong = False
+    if args.check:
+        wrong = _check(model.source, feed, outputs, facts)
+    if args.output:
+        write_outputs(args.output, [info.name for info in model.output_infos], outputs)
+    print(json.dumps(facts) if args.json else _text(facts))
+    return 1 if wrong else 0
+
+
+def measure(
+    session: InferenceSession, feed: Mapping[str, Array], frames: int, in_flight: int
+) -> tuple[list[Array], dict[str, Any]]:
+    """Streams one feed again and again.
+
+    Returns:
+        The outputs of the last frame, and what was measured.
+    """
+    import numpy as np
+
+    from distredge.plan.share import planned_split_share
+
+    for _ in session.stream(repeat(feed, max(WARM_UP, in_flight)), in_flight):
+        pass
+    outputs: list[Array] = []
+    start = time.perf_counter()
+    for outputs in session.stream(repeat(feed, frames), in_flight):  # noqa: B007 (the last is kept)
+        pass
+    spent_s = time.perf_counter() - start
+    latencies = [times.latency_s for times in session.frame_times[-frames:]]
+    return outputs, {
+        "peers": len(session.plan.devices),
+        "frames": frames,
+        "in_flight": in_flight,
+        "images_per_second": frames / spent_s,
+        "latency_s": {"median": float(np.median(latencies)), "p95": float(np.quantile(latencies, 0.95))},
+        "planned_split_share": planned_split_share(session.model.graph, session.plan.strategy),
+    }
+
+
+def _check(source: Any, feed: Mapping[str, Array], outputs: list[Array], facts: dict[str, Any]) -> bool:
+    """Adds the errors to the facts; returns whether the answer is wrong."""
+    from distredge.runtime.reference import WholeModel, difference
+
+    found = difference(outputs, WholeModel(source).run(feed))
+    facts["max_abs_error"] = found.absolute
+    facts["max_rel_error"] = found.relative
+    return not found.relative <= CHECK_TOLERANCE
+
+
+def _text(facts: dict[str, Any]) -> str:
+    latency = facts["latency_s"]
+    lines = [
+        f"{facts['model']} on {facts['peers']} peer{'s' * (facts['peers'] != 1)} by {facts['policy']}: "
+        f"{facts['planned_split_share']:.1%} of the work is split",
+        f"  {facts['images_per_second']:.1f} images a second over {facts['frames']} frames, "
+        f"{facts['in_flight']} in flight",
+        f"  latency {latency['median'] * 1e3:.2f} ms median, {latency['p95'] * 1e3:.2f} ms in 95 of 100",
+    ]
+    if "max_abs_error" in facts:
+        verdict = "as onnxruntime" if facts["max_rel_error"] <= CHECK_TOLERANCE else "WRONG"
+        lines.append(
+            f"  {verdict}: largest error {facts['max_abs_error']:.3g}, relative {facts['max_rel_error']:.3g}"
+        )
+    return "\n".join(lines)
