@@ -95,6 +95,7 @@ class InferenceSession:
         self._resources = Resources(self._lock, self._stopping)
         self._deployed: OrderedDict[Shapes, tuple[Model, Deployment]] = OrderedDict()
         self._leaving: list[Deployment] = []
+        self._traced_s = 0.0
         self._parked: OrderedDict[tuple[Shapes, Strategy], Deployment] = OrderedDict()
         self._speeds: tuple[float, ...] | None = None
         # Also at the end of the interpreter, and when nobody holds this object any more.
@@ -231,11 +232,17 @@ class InferenceSession:
         with self._working():
             model, old = self._latest()
             shapes = next(reversed(self._deployed))
-            plan = decision
-            if isinstance(plan, Strategy):
-                plan = compile_plan(model.graph, plan, self._client.names, model=model.weights_sha256)
-            self._deployed[shapes] = model, self._deploy_plan(model, plan, _blobs(model))
-            self._leaving.append(old)
+            strategy = decision if isinstance(decision, Strategy) else decision.strategy
+            self._parked[shapes, old.plan.strategy] = old
+            wanted = self._parked.pop((shapes, strategy), None)
+            if wanted is None:
+                plan = decision
+                if isinstance(plan, Strategy):
+                    plan = compile_plan(model.graph, plan, self._client.names, model=model.weights_sha256)
+                wanted = self._deploy_plan(model, plan, _blobs(model))
+            self._deployed[shapes] = model, wanted
+            while len(self._parked) > PLANS_KEPT:
+                self._leaving.append(self._parked.popitem(last=False)[1])
             self._retire_idle()
 
     @property
@@ -268,7 +275,8 @@ class InferenceSession:
         clock, in order of their beginning."""
         with self._working():
             collected = self._client.collect_traces()
-            frames = list(self._client.times)
+            frames = [times for times in self._client.times if times.delivered_s > self._traced_s]
+            self._traced_s = frames[-1].delivered_s if frames else self._traced_s
             plans = {deployment.epoch: deployment.plan for _, deployment in self._deployed.values()}
         return merge(collected, frames, plans)
 
