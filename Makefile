@@ -29,7 +29,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	  -c constraints.txt -e '.[$(ENGINE),planner,launch,demo,dev]'
 	@touch $@
 
-demo: $(STAMP) ## detect text on a photo over three unequal local peers; pictures into demo-output/
+demo: $(STAMP) ## detect text on a scanned page over three unequal local peers; pictures into demo-output/
 	@$(PY) -m distredge.demo
 
 test: $(STAMP) ## run the tests
