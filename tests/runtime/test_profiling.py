@@ -19,7 +19,7 @@ from distredge.runtime.profiling import _fit, find_segments, measure_profile
 from distredge.sim.pricing import Pricer
 
 
-@pytest.fixture(scope="module", params=["tiny", "squeezenet"])
+@pytest.fixture(scope="module", params=["tiny", "vgg16-body"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Model:
     path = tmp_path_factory.mktemp("profile") / "model.onnx"
     entry = zoo.get(request.param)
