@@ -192,6 +192,8 @@ class Client:
                 link.send_message(UsePlan(self.session, deployment.epoch, device, addresses), document)
             while not deployment.is_ready:
                 self.pump(TICK_S)
+            # All peers have them: nothing needs to stay mapped.
+            deployment.blobs.clear()
         except BaseException:
             self.retire(deployment)
             raise

@@ -1,0 +1,382 @@
+"""`InferenceSession` over real local peers."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import distredge as de
+from distredge.errors import DistrEdgeError, HostsError, InputError, PolicyError, StrategyError
+from distredge.graph.importer import load_model
+from distredge.plan.compile import compile_plan
+from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
+from distredge.plan.volumes import find_volumes
+from distredge.runtime.session import InferenceSession
+from tests.models import ModelBuilder, branches, chain, excited
+from tests.runtime.conftest import children, wait_until
+
+RNG = np.random.default_rng(0)
+
+
+def image(rows: int = 20, batch: int = 1) -> np.ndarray:
+    return RNG.standard_normal((batch, 3, rows, 6)).astype("float32")
+
+
+def whole(model: bytes, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, feed)
+
+
+def agree(outputs: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    for got, want in zip(outputs, expected, strict=True):
+        np.testing.assert_allclose(got, want, atol=3e-5 * np.abs(want).max())
+
+
+def open_model() -> bytes:
+    """A model of which batch, rows and columns are open."""
+    model = onnx_model(branches())
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    for at, name in ((0, "batch"), (2, "rows"), (3, "columns")):
+        dims[at].dim_param = name
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return model.SerializeToString()
+
+
+def onnx_model(data: bytes):
+    import onnx
+
+    return onnx.load_model_from_string(data)
+
+
+@pytest.fixture(scope="module")
+def session(cache: Path) -> Iterator[InferenceSession]:
+    with InferenceSession(branches(), local_peers=3, policy="equal", cache_dir=cache) as session:
+        yield session
+
+
+# ---------------------------------------------------------------------- as onnxruntime's
+
+
+def test_inputs_and_outputs_are_described_as_onnxruntime_does(session: InferenceSession) -> None:
+    reference = onnxruntime.InferenceSession(branches(), providers=["CPUExecutionProvider"])
+    for own, other in (
+        (session.get_inputs(), reference.get_inputs()),
+        (session.get_outputs(), reference.get_outputs()),
+    ):
+        assert [(a.name, a.type, a.shape) for a in own] == [(b.name, b.type, b.shape) for b in other]
+
+
+def test_run_equals_the_whole_model(session: InferenceSession) -> None:
+    feed = {"x0": image()}
+    outputs = session.run(None, feed)
+    agree(outputs, whole(branches(), feed))
+    assert all(output.flags.writeable and output.flags.owndata for output in outputs)
+    assert len(session.plan.tasks) >= 3
+
+
+def test_run_gives_the_outputs_that_are_named(session: InferenceSession) -> None:
+    feed = {"x0": image()}
+    names = [output.name for output in session.get_outputs()]
+    both = session.run(None, feed)
+    (second,) = session.run([names[1]], feed)
+    np.testing.assert_array_equal(second, both[1])
+    swapped = session.run(names[::-1], feed)
+    np.testing.assert_array_equal(swapped[0], both[1])
+    with pytest.raises(InputError, match="no output 'nope'"):
+        session.run(["nope"], feed)
+
+
+@pytest.mark.parametrize(
+    ("feed", "message"),
+    [
+        ({}, "input 'x0' is missing"),
+        ({"y": image()}, "the model has no input 'y'; its inputs are x0"),
+        ({"x0": image(), "y": image()}, "the model has no input 'y'; its inputs are x0"),
+        ({"x0": image().astype("float64")}, "input 'x0' has dtype float64, the model takes float32"),
+        ({"x0": image(21)}, "input 'x0' has shape 1x3x21x6, the model takes 1x3x20x6"),
+        ({"x0": image()[0]}, "input 'x0' has shape 3x20x6, the model takes 1x3x20x6"),
+        ({"x0": image()[:, :, :0]}, "input 'x0' has shape 1x3x0x6, the model takes 1x3x20x6"),
+        ({"x0": "text"}, "input 'x0' has dtype <U4, the model takes float32"),
+    ],
+)
+def test_a_wrong_feed_is_one_clear_line(session: InferenceSession, feed: dict, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        session.run(None, feed)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+    agree(session.run(None, {"x0": (x := image())}), whole(branches(), {"x0": x}))
+
+
+def test_an_input_that_is_not_contiguous(session: InferenceSession) -> None:
+    x = np.asfortranarray(image())
+    agree(session.run(None, {"x0": x}), whole(branches(), {"x0": x}))
+
+
+# ---------------------------------------------------------------------- streams
+
+
+@pytest.mark.parametrize("in_flight", [1, 3, 40])
+def test_a_stream_answers_in_order(session: InferenceSession, in_flight: int) -> None:
+    images = [image() for _ in range(20)]
+    answers = list(session.stream(images, in_flight))
+    assert len(answers) == 20
+    for x, outputs in zip(images, answers, strict=True):
+        agree(outputs, whole(branches(), {"x0": x}))
+
+
+def test_a_stream_takes_no_more_images_than_are_in_flight(session: InferenceSession) -> None:
+    taken = 0
+
+    def images() -> Iterator[dict[str, np.ndarray]]:
+        nonlocal taken
+        for _ in range(10):
+            taken += 1
+            yield {"x0": image()}
+
+    for answered, _ in enumerate(session.stream(images(), in_flight=3)):
+        assert taken - answered <= 3
+    assert taken == 10
+
+
+def test_an_image_may_change_after_it_was_taken(session: InferenceSession) -> None:
+    x = image()
+    kept: list[np.ndarray] = []
+
+    def camera() -> Iterator[np.ndarray]:
+        for _ in range(30):
+            x[:] = RNG.standard_normal(x.shape)
+            kept.append(x.copy())
+            yield x
+
+    for at, outputs in enumerate(session.stream(camera(), in_flight=8)):
+        agree(outputs, whole(branches(), {"x0": kept[at]}))
+
+
+def test_a_stream_without_order_answers_each_once(session: InferenceSession) -> None:
+    images = [image() for _ in range(12)]
+    expected = [whole(branches(), {"x0": x})[0] for x in images]
+    left = list(range(12))
+    for outputs in session.stream(images, in_flight=5, ordered=False):
+        at = min(left, key=lambda i: float(np.abs(outputs[0] - expected[i]).max()))
+        np.testing.assert_allclose(outputs[0], expected[at], atol=1e-4)
+        left.remove(at)
+    assert not left
+
+
+def test_a_stream_that_is_left_early_leaves_nothing(session: InferenceSession) -> None:
+    for outputs in session.stream((image() for _ in range(100)), in_flight=6):
+        assert outputs
+        break
+    gc.collect()
+    assert not session._client._submitted_s
+    agree(session.run(None, {"x0": (x := image())}), whole(branches(), {"x0": x}))
+    assert not session._client.finished
+
+
+def test_what_the_images_raise_goes_through(session: InferenceSession) -> None:
+    def images() -> Iterator[np.ndarray]:
+        yield image()
+        raise KeyError("camera unplugged")
+
+    with pytest.raises(KeyError, match="unplugged"):
+        list(session.stream(images()))
+    with pytest.raises(InputError, match="shape"):
+        list(session.stream([image(), image(5)]))
+    assert list(session.stream([])) == []
+    with pytest.raises(InputError, match="in_flight"):
+        session.stream([], in_flight=0)
+
+
+def test_run_within_a_stream(session: InferenceSession) -> None:
+    images = [image() for _ in range(6)]
+    for x, outputs in zip(images, session.stream(images, in_flight=4), strict=True):
+        y = image()
+        agree(session.run(None, {"x0": y}), whole(branches(), {"x0": y}))
+        agree(outputs, whole(branches(), {"x0": x}))
+
+
+def test_several_threads_may_call(session: InferenceSession) -> None:
+    wrong: list[object] = []
+
+    def work() -> None:
+        for _ in range(10):
+            x = image()
+            try:
+                agree(session.run(None, {"x0": x}), whole(branches(), {"x0": x}))
+            except BaseException as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# ---------------------------------------------------------------------- measuring
+
+
+def test_the_trace_tells_what_happened(session: InferenceSession) -> None:
+    session.trace()
+    session.run(None, {"x0": image()})
+    activities = session.trace()
+    plan = session.plan
+    frame = session.frame_times[-1].frame
+    of_frame = [a for a in activities if a.frame == frame]
+    runs = [a for a in of_frame if a.what == "run"]
+    transfers = [a for a in of_frame if a.what == "transfer"]
+    assert sorted(a.id for a in runs) == [task.id for task in plan.tasks]
+    assert sorted(a.id for a in transfers) == [transfer.id for transfer in plan.transfers]
+    (around,) = [a for a in of_frame if a.what == "frame"]
+    for activity in of_frame:
+        assert around.start_s - 1e-3 <= activity.start_s <= activity.end_s <= around.end_s + 1e-3
+    for run in runs:
+        assert run.peer == plan.devices[plan.tasks[run.id].device]
+        arrivals = [p.transfer for i in plan.tasks[run.id].inputs for p in i.pieces if p.transfer >= 0]
+        assert all(t.end_s <= run.start_s + 1e-4 for t in transfers if t.id in arrivals)
+    assert all(t.bytes == plan.transfer_bytes(plan.transfers[t.id]) for t in transfers)
+    assert session.trace() == []
+
+
+# ---------------------------------------------------------------------- other models, sizes, plans
+
+
+def test_new_sizes_get_new_plans(cache: Path) -> None:
+    model = open_model()
+    with InferenceSession(model, local_peers=2, cache_dir=cache) as session:
+        assert session.get_inputs()[0].shape == ["batch", 3, "rows", "columns"]
+        with pytest.raises(InputError, match="input shape"):
+            _ = session.plan
+        sizes = [(1, 20, 6), (2, 13, 6), (1, 20, 9), (1, 31, 7), (1, 8, 6), (1, 20, 6)]
+        for batch, rows, columns in sizes:
+            x = RNG.standard_normal((batch, 3, rows, columns)).astype("float32")
+            agree(session.run(None, {"x0": x}), whole(model, {"x0": x}))
+        assert len(session._client._deployments) <= 4
+        mixed = [RNG.standard_normal((1, 3, rows, 6)).astype("float32") for rows in (8, 20, 8, 20, 11)]
+        for x, outputs in zip(mixed, session.stream(mixed, in_flight=4), strict=True):
+            agree(outputs, whole(model, {"x0": x}))
+
+
+def test_reductions_tails_and_more_peers_than_rows(cache: Path) -> None:
+    model = excited(rows=3)
+    with InferenceSession(model, local_peers=4, policy="equal", cache_dir=cache) as session:
+        x = image(3)
+        agree(session.run(None, {"x0": x}), whole(model, {"x0": x}))
+
+
+def test_two_inputs_one_of_them_an_output_and_a_scalar(cache: Path) -> None:
+    net = ModelBuilder()
+    x, y = net.input(1, 3, 12, 6), net.input(1, 3, 12, 6, dtype="uint8")
+    joined = net.add("Add", net.conv(x, 3), net.add("Cast", y, to=1))
+    net.output(net.conv(joined, 2))
+    feed = {"x0": image(12), "x1": RNG.integers(0, 255, (1, 3, 12, 6)).astype("uint8")}
+    with InferenceSession(net.build(), local_peers=2, policy="equal", cache_dir=cache) as session:
+        assert [i.type for i in session.get_inputs()] == ["tensor(float)", "tensor(uint8)"]
+        agree(session.run(None, feed), whole(net.build(), feed))
+        with pytest.raises(InputError, match="2 inputs; give a dict with x0, x1"):
+            list(session.stream([image(12)]))
+
+
+def test_a_given_plan_and_a_change_of_plan(cache: Path, tmp_path: Path) -> None:
+    model = load_model(chain(), cache_dir=cache)
+    names = ["peer0", "peer1"]
+    plan = compile_plan(model.graph, _uneven(model.graph, 0.25), names, model=model.weights_sha256)
+    plan.save(tmp_path / "plan.json")
+    with InferenceSession(model, local_peers=2, plan=tmp_path / "plan.json", cache_dir=cache) as session:
+        assert session.plan == plan
+        x = image(16)
+        expected = session.run(None, {"x0": x})
+        agree(expected, whole(chain(), {"x0": x}))
+        stream = session.stream((x for _ in range(30)), in_flight=4)
+        answers = [next(stream)]
+        session.use(_uneven(model.graph, 0.75))
+        answers += list(stream)
+        assert len(answers) == 30
+        for outputs in answers:
+            agree(outputs, expected)
+        assert session.plan.strategy == _uneven(model.graph, 0.75)
+        assert len(session._client._deployments) <= 4
+    other = load_model(chain(rows=18), cache_dir=cache)
+    with pytest.raises(StrategyError, match="another model"):
+        InferenceSession(other, local_peers=2, plan=plan, cache_dir=cache)
+    with pytest.raises(StrategyError, match="2 devices, there are 1 peers"):
+        InferenceSession(model, local_peers=1, plan=plan, cache_dir=cache)
+
+
+def _uneven(graph, share: float) -> Strategy:
+    scheme = PartitionScheme((graph.cut_points[1],))
+    splits = [SplitDecision.from_shares(v.rows, [share, 1 - share]) for v in find_volumes(graph, scheme)]
+    return Strategy(scheme, tuple(splits))
+
+
+def test_peers_of_unequal_speed_get_unequal_rows(cache: Path) -> None:
+    net = ModelBuilder()
+    x = net.input(1, 3, 96, 96)
+    for _ in range(4):
+        x = net.relu(net.conv(x, 32))
+    net.output(x)
+    with InferenceSession(net.build(), local_peers=[1.0, 0.25], cache_dir=cache) as session:
+        assert session.limited_by in ("cpu quota", "duty cycle")
+        first, second = (session.plan.strategy.splits[0].part(device).size for device in range(2))
+        assert first > 1.5 * second
+        feed = {"x0": RNG.standard_normal((1, 3, 96, 96)).astype("float32")}
+        agree(session.run(None, feed), whole(net.build(), feed))
+
+
+# ---------------------------------------------------------------------- beginning and end
+
+
+def test_a_session_that_nobody_closes_ends_with_its_last_reference(cache: Path) -> None:
+    before = len(children())
+    session = InferenceSession(chain(), local_peers=1, policy="equal", cache_dir=cache)
+    session.run(None, {"x0": image(16)})
+    assert len(children()) == before + 1
+    del session
+    gc.collect()
+    wait_until(lambda: len(children()) == before)
+
+
+def test_a_closed_session_says_so(cache: Path) -> None:
+    session = InferenceSession(chain(), local_peers=1, policy="equal", cache_dir=cache)
+    stream = session.stream([image(16), image(16)])
+    next(stream)
+    session.close()
+    session.close()
+    with pytest.raises(DistrEdgeError, match="closed"):
+        session.run(None, {"x0": image(16)})
+    with pytest.raises(DistrEdgeError, match="closed"):
+        next(stream)
+
+
+def test_what_cannot_begin_leaves_nothing(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not both"):
+        InferenceSession(chain(), local_peers=1, hosts="hosts.ini")
+    with pytest.raises(InputError, match="at least one peer"):
+        InferenceSession(chain(), local_peers=0)
+    with pytest.raises(PolicyError, match="no policy 'nope'"):
+        InferenceSession(chain(), local_peers=1, policy="nope")
+    with pytest.raises(de.ModelError, match="no model file"):
+        InferenceSession(tmp_path / "none.onnx", local_peers=1)
+    with pytest.raises(HostsError):
+        InferenceSession(chain(), hosts=tmp_path / "none.ini")
+    hosts = tmp_path / "simulated.ini"
+    hosts.write_text("[provider:a]\nprofile = synthetic-mobile\n")
+    with pytest.raises(HostsError, match="a is simulated"):
+        InferenceSession(chain(), hosts=hosts, cache_dir=cache)
+
+
+def test_connect_reads_the_environment(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISTREDGE_HOSTS", raising=False)
+    monkeypatch.delenv("DISTREDGE_PEERS", raising=False)
+    with pytest.raises(HostsError, match="DISTREDGE_HOSTS"):
+        de.connect(chain())
+    monkeypatch.setenv("DISTREDGE_PEERS", "1")
+    with de.connect(chain(), policy="equal", cache_dir=cache) as session:
+        assert session.plan.devices == ("peer0",)
