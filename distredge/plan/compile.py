@@ -188,6 +188,9 @@ class _Compiler:
                     continue
                 wanted = rows if rows is not None and self._is_rowed(name) else self._all_rows(name)
                 read[name] = read.get(name, NONE).hull(wanted)
+        if not read and self.graph.inputs:
+            # Constants alone: a row of an input tells the device that there is a frame.
+            read[self.graph.inputs[0]] = WHOLE
         return read
 
     def _is_rowed(self, name: str) -> bool:
@@ -265,7 +268,7 @@ class _Compiler:
             shape = tensor.shape
             if tensor.row_axis is not None:
                 shape = (*shape[: tensor.row_axis], self._height(name), *shape[tensor.row_axis + 1 :])
-            infos[name] = TensorInfo(tensor.dtype, shape, tensor.row_axis)
+            infos[name] = TensorInfo(tensor.dtype, shape, tensor.row_axis, tensor.dynamic)
         return infos
 
 

@@ -91,11 +91,16 @@ class Transfer:
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """What a peer must know of a tensor to check, cut and assemble it. For a partials tensor the row
-    axis already holds the number of participants."""
+    axis already holds the number of participants.
+
+    Attributes:
+        dynamic: the shape depends on the data, and `shape` is that of one sample; never rowed.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     row_axis: int | None
+    dynamic: bool = False
 
     @property
     def rows(self) -> int:

@@ -66,6 +66,8 @@ def _check_tensor(name: str, info: TensorInfo) -> None:
     axis = info.row_axis
     if axis is not None and axis not in range(len(info.shape)):
         raise StrategyError(f"tensor {name!r} of shape {info.shape} has no axis {axis}")
+    if info.dynamic and axis is not None:
+        raise StrategyError(f"tensor {name!r} has rows, so that its shape cannot depend on the data")
     if any(size < 0 for size in info.shape) or not _DTYPE.fullmatch(info.dtype):
         raise StrategyError(f"tensor {name!r} cannot have shape {info.shape} and dtype {info.dtype[:40]!r}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from distredge.plan.execution import ExecutionPlan, Piece, Task, TaskInput, Tens
 from distredge.protocol.messages import Buffer, unpack
 
 Array = np.ndarray[Any, np.dtype[Any]]
+ALL = Rows(0, 1)
+"""The rows of a whole tensor."""
 
 
 class PartSessions:
@@ -109,15 +112,19 @@ class FrameStore:
             kept["task", (task, name)] = array
 
     def rows_to_send(self, frame: int, transfer: int) -> Array:
-        """The rows of a transfer, C-contiguous; copied only where rows do not lie together."""
+        """The rows of a transfer, C-contiguous; copied only where rows do not lie together.
+
+        A tensor whose shape depends on the data comes as the bytes that `from_payload` expects of it.
+        """
         wanted = self._plan.transfers[transfer]
         piece = Piece(wanted.rows, task=wanted.task)
-        return np.ascontiguousarray(self._piece(frame, wanted.tensor, piece))
+        array = _contiguous(self._piece(frame, wanted.tensor, piece))
+        return _with_shape(array) if self._plan.tensors[wanted.tensor].dynamic else array
 
     def assemble(self, frame: int, wanted: TaskInput) -> Array:
         """One input of a task, C-contiguous. Without a copy where one buffer holds just these rows."""
         if len(wanted.pieces) == 1:
-            return np.ascontiguousarray(self._piece(frame, wanted.tensor, wanted.pieces[0]))
+            return _contiguous(self._piece(frame, wanted.tensor, wanted.pieces[0]))
         info = self._plan.tensors[wanted.tensor]
         axis = info.row_axis
         assert axis is not None
@@ -198,6 +205,30 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         return np.dtype(getattr(ml_dtypes, name))
 
 
+def _contiguous(array: Array) -> Array:
+    """`np.ascontiguousarray`, but a scalar stays one."""
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
+def _with_shape(array: Array) -> Array:
+    """An array as bytes that tell its shape."""
+    data = [str(item) for item in array.ravel()] if array.dtype.hasobject else array.tobytes()
+    return np.frombuffer(msgpack.packb([list(array.shape), data]), np.uint8)
+
+
+def _from_shaped(payload: Buffer, info: TensorInfo) -> Array:
+    plain = unpack(payload)
+    shape, data = plain if isinstance(plain, list) and len(plain) == 2 else (None, None)
+    known = isinstance(shape, list) and len(shape) == len(info.shape)
+    if not known or not all(type(size) is int and size >= 0 for size in shape):
+        raise ProtocolError("a tensor whose shape depends on the data came without one")
+    strings = info.dtype == "object"
+    if not isinstance(data, list if strings else bytes):
+        raise ProtocolError(f"a tensor of dtype {info.dtype} came as {type(data).__name__}")
+    fixed = replace(info, shape=tuple(shape), dynamic=False)
+    return from_payload(msgpack.packb(data) if strings else data, fixed, ALL)
+
+
 def to_payload(array: Array) -> Buffer:
     """The raw bytes of a C-contiguous array, without a copy; strings as a msgpack list."""
     if array.dtype.hasobject:
@@ -211,6 +242,8 @@ def from_payload(payload: Buffer, info: TensorInfo, rows: Rows) -> Array:
     Raises:
         ProtocolError: the payload's size is not that of these rows.
     """
+    if info.dynamic:
+        return _from_shaped(payload, info)
     shape = info.part_shape(rows)
     if info.dtype == "object":
         items = unpack(payload)

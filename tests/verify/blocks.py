@@ -24,7 +24,7 @@ class Block:
     name: str
     make: Make
     opsets: tuple[int, int] = (9, 22)
-    exact: bool = True  # parts are bit-equal to the unsplit volume (no sums over rows, no matrix products)
+    exact: bool = True  # parts are bit-equal to the unsplit volume (no sums or products, no interpolation)
 
 
 BLOCKS: dict[str, Block] = {}
@@ -328,7 +328,7 @@ def expanded(net: ModelBuilder, x: str, choose: random.Random) -> str:
 # ---------------------------------------------------------------------- scaling
 
 
-@block(11)
+@block(11, exact=False)
 def resize(net: ModelBuilder, x: str, choose: random.Random) -> str:
     _n, _c, h, w = net.shape(x)
     mode = choose.choice(["nearest", "linear", "cubic"])
@@ -346,7 +346,7 @@ def resize(net: ModelBuilder, x: str, choose: random.Random) -> str:
     return net.resize(x, rows, columns, by=by, **form)
 
 
-@block(18)
+@block(18, exact=False)
 def resize_antialias(net: ModelBuilder, x: str, choose: random.Random) -> str:
     h = net.shape(x)[2]
     return net.resize(
@@ -555,7 +555,9 @@ def shuffled_rows(net: ModelBuilder, x: str, choose: random.Random) -> str:
 # ---------------------------------------------------------------------- whole models
 
 
-def network(names: list[str], *, opset: int, seed: int, rows: int = 0, batch: int = 1) -> ModelBuilder:
+def network(
+    names: list[str], *, opset: int, seed: int, rows: int = 0, batch: int = 1, tail: bool = True
+) -> ModelBuilder:
     """Stem, the named blocks with convolutions between them, and an output at every few of them."""
     choose = random.Random(seed)
     net = ModelBuilder(opset, seed)
@@ -570,7 +572,7 @@ def network(names: list[str], *, opset: int, seed: int, rows: int = 0, batch: in
         if choose.random() < 0.5:
             x = net.relu(net.conv(x, 4, choose.choice([1, 3])))
     x = net.conv(x, 3, 3)
-    if choose.random() < 0.25:
+    if tail and choose.random() < 0.25:
         x = net.gemm_head(x)
     net.output(*dict.fromkeys([*at_heights, x]))
     return net

@@ -327,5 +327,7 @@ def boxes_by_score() -> ModelBuilder:
     scores = net.reduce("ReduceMax", flat, 2, keepdims=0)
     best, at = net.add("TopK", scores, net.ints(7), axis=1, outputs=2)
     picked = net.add("Gather", flat, net.reshape(at, 7), axis=1)
-    net.output(best, picked, net.add("NonZero", net.add("Greater", scores, net.scalar(0.5))))
+    net.output(
+        best, picked, net.add("NonZero", net.add("Greater", scores, net.reduce("ReduceMean", scores, 1)))
+    )
     return net
