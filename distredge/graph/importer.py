@@ -96,6 +96,7 @@ def load_model(
         InputError: a shape is undefined, unknown, or refused by the model.
     """
     proto = read_proto(source)
+    _check_borders(proto)
     infos, outputs = declared_inputs(proto), declared_outputs(proto)
     given = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
     shapes = fixed_shapes(infos, given)
@@ -133,6 +134,20 @@ def load_model(
     graph = assemble(draft, rowing, name, hashlib.sha256(data).hexdigest())
     kept = source if isinstance(source, bytes) else Path(source)
     return Model(graph, data, weights, digest, kept, infos, outputs)
+
+
+def _check_borders(proto: ModelProto) -> None:
+    """A frame starts with the rows of an input, and what crosses between devices is a tensor."""
+    if not declared_inputs(proto):
+        raise ModelError("the model has no input, so that there is nothing to run it on")
+    for value in (*proto.graph.input, *proto.graph.output):
+        kind = value.type.WhichOneof("value")
+        if kind not in (None, "tensor_type"):
+            what = str(kind).removesuffix("_type").replace("_", " ")
+            raise ModelError(
+                f"{value.name!r} is a {what}; DistrEdge takes and gives tensors only, so cut the model there",
+                tensor=value.name,
+            )
 
 
 def default_cache_dir() -> Path:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import msgpack
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
-from distredge.errors import ProtocolError
+from distredge.errors import ModelError, ProtocolError
+from distredge.graph.importer import load_model
 from distredge.graph.rows import Rows
 from distredge.plan.execution import TensorInfo
 from distredge.runtime.engine import from_payload, to_payload
@@ -260,3 +262,41 @@ def test_payloads_of_the_wrong_size_are_refused() -> None:
             from_payload(payload, info, wrong)
     with pytest.raises(ProtocolError, match="strings"):
         from_payload(msgpack.packb(["a"]), TensorInfo("object", (3,), 0), Rows(0, 3))
+
+
+# ---------------------------------------------------------------------- what is refused
+
+
+def test_models_without_inputs_are_refused() -> None:
+    net = ModelBuilder(13)
+    net.output(net.add("Identity", net.floats(1, 2)))
+    with pytest.raises(ModelError, match="no input"):
+        load_model(net.build())
+
+
+def test_sequences_at_the_border_are_refused() -> None:
+    net = ModelBuilder(13)
+    x = net.conv(net.input(1, 3, 20, 8), 4)
+    net.output(x)
+    model = net.model()
+    model.graph.node.append(helper.make_node("SequenceConstruct", [x, x], ["both"]))
+    model.graph.output.append(helper.make_tensor_sequence_value_info("both", TensorProto.FLOAT, None))
+    with pytest.raises(ModelError, match="'both' is a sequence"):
+        load_model(model.SerializeToString())
+
+
+def test_sequences_inside_are_a_barrier() -> None:
+    net = ModelBuilder(13)
+    x = net.conv(net.input(1, 3, 20, 8), 4)
+    y = net.conv(x, 4)
+    net.output(y)
+    model = net.model()
+    model.graph.node.extend(
+        [
+            helper.make_node("SequenceConstruct", [x, y], ["both"]),
+            helper.make_node("ConcatFromSequence", ["both"], ["joined"], axis=2),
+            helper.make_node("Relu", ["joined"], ["last"]),
+        ]
+    )
+    model.graph.output.append(helper.make_tensor_value_info("last", TensorProto.FLOAT, None))
+    checked(model.SerializeToString(), peers=3, strategies=8, seed=3)
