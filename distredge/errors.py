@@ -38,6 +38,12 @@ class PolicyError(DistrEdgeError):
     """No such policy, or it cannot be used here."""
 
 
+class VerifyError(DistrEdgeError):
+    """A strategy could not be executed to its end, though the whole model runs; a fault of DistrEdge."""
+
+    exit_code = 1
+
+
 class ProtocolError(DistrEdgeError):
     """A message that does not follow the protocol, or from another version."""
 

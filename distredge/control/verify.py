@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
+from distredge.errors import VerifyError
 from distredge.graph.exact import with_exact_sums
 from distredge.graph.importer import Model
 from distredge.graph.model import Graph
@@ -67,7 +69,11 @@ class Verification:
     ok: bool
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain values; None for an error that is no number (shapes, types or NaNs disagree)."""
+        return {
+            key: None if isinstance(value, float) and not isfinite(value) else value
+            for key, value in asdict(self).items()
+        }
 
 
 def verify(
@@ -86,6 +92,10 @@ def verify(
         strategies: how many; at least half have three or more volumes where the model has two cuts.
         seed: of inputs, strategies and the order of events.
         progress: called with the number of strategies done.
+
+    Raises:
+        ModelError: the whole model does not run on random input.
+        VerifyError: a strategy cannot be executed to its end.
     """
     rng = random.Random(seed)
     graph = model.graph
@@ -102,10 +112,15 @@ def verify(
     worst, most, most_total, ok = Difference(0.0, 0.0), 0, 0, True
     for done in range(strategies):
         strategy = random_strategy(graph, peers, _cuts(graph, done, rng), rng)
-        plan = compile_plan(graph, strategy, names, model=model.weights_sha256)
-        plan.validate()
         frames = 2 if done % 4 == 0 else 1
-        outputs = InProcessCluster(plan, sessions, rng).run(feeds[:frames])
+        try:
+            plan = compile_plan(graph, strategy, names, model=model.weights_sha256)
+            plan.validate()
+            outputs = InProcessCluster(plan, sessions, rng).run(feeds[:frames])
+        except Exception as error:  # onnxruntime's own errors share no public base
+            raise VerifyError(
+                f"strategy {done + 1} of seed {seed} fails: {error}", strategy=strategy, seed=seed
+            ) from error
         sent = reduction_bytes(plan)
         tolerance = REDUCTION_TOLERANCE if any(sent.values()) else TOLERANCE
         for at, (got, want) in enumerate(zip(outputs, expected, strict=False)):
