@@ -15,6 +15,7 @@ from launch.wheels import Platform, Release, collect, own_wheel
 
 # installed files are about four times the size of their wheels
 _ROOM = 5
+_GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 # Which execution providers open a session here: asked of a model with one addition, since a list of what the
 # library was built with says nothing about what the machine has.
 CHECK_ENGINE = """
@@ -88,11 +89,14 @@ def undeploy(cluster: Cluster) -> list[Outcome]:
 
     def operation(session: HostSession, host: Host, say: Say) -> list[Outcome]:
         was_there = session.ask("undeploy")
-        keys.forget_key(cluster, key_name(host))
         text = "removed" if was_there else "nothing was deployed"
         return [Outcome(provider.name, True, text) for provider in host.providers]
 
-    return on_all(cluster, "undeploy", operation, lock=False)
+    outcomes = on_all(cluster, "undeploy", operation, lock=False)
+    for outcome in outcomes:
+        if outcome.ok:
+            keys.forget_key(cluster, outcome.name)
+    return outcomes
 
 
 def key_name(host: Host) -> str:
@@ -106,9 +110,7 @@ def choose_engine(provider: Provider, facts: dict[str, Any]) -> tuple[str, str]:
     There is no public GPU wheel for aarch64: a Jetson's comes from `wheels_dir`, or the CPU is used.
     """
     named = provider.execution_providers
-    if named and all(name == "CPUExecutionProvider" for name in named):
-        return "onnxruntime", ""
-    wants_gpu = bool(named) or bool(facts["gpu"])
+    wants_gpu = any(name in _GPU for name in named) if named else bool(facts["gpu"])
     if not wants_gpu:
         return "onnxruntime", ""
     if facts["machine"] == "x86_64":

@@ -22,7 +22,6 @@ from launch.testbed.cgroup import CpuGroups, kill_all
 from launch.testbed.config import HostConfig, Subnet, TestbedConfig
 from launch.testbed.delay import start_relay
 from launch.testbed.links import Names
-from launch.testbed.room import HOME
 from launch.testbed.system import require_root, tool
 
 BASE = Path("/var/lib/distredge-testbed")
@@ -43,6 +42,8 @@ class Testbed:
         self.config = config
         self.names = Names(config.name)
         self.folder = BASE / config.name
+        # the same on every host. Not shared by testbeds: removing it would unmount it from the others'
+        self.home = self.folder / "home"
 
     def __enter__(self) -> Testbed:
         self.up()
@@ -87,9 +88,9 @@ class Testbed:
         words = [str(word) for word in argv]
         if host == "requester":
             return subprocess.Popen(words, **popen)
-        cwd = str(popen.pop("cwd", None) or HOME)
+        cwd = str(popen.pop("cwd", None) or self.home)
         environment = dict(popen.pop("env", None) or os.environ)
-        environment["HOME"] = HOME
+        environment["HOME"] = str(self.home)
         return subprocess.Popen([*self._entry(host, cwd), *words], env=environment, **popen)
 
     def set(
@@ -195,8 +196,12 @@ class Testbed:
             link.name.removeprefix(links.PREFIX) for link in Path("/sys/class/net").glob(f"{links.PREFIX}*")
         }
         if BASE.exists():
-            found |= {path.name for path in BASE.iterdir() if path != Path(HOME)}
+            found |= {path.name for path in BASE.iterdir()}
         return sorted(found)
+
+    def host_folder(self, host: str) -> Path:
+        """What a host's own file system is made of: `home`, `tmp`, `run` ... (a small disk is elsewhere)."""
+        return self.folder / "hosts" / host
 
     @property
     def hosts_file(self) -> Path:
@@ -216,9 +221,7 @@ class Testbed:
 
     def _make(self) -> None:
         config, groups = self.config, CpuGroups.find()
-        home = Path(HOME)
-        home.mkdir(parents=True, exist_ok=True)
-        self.folder.mkdir()
+        self.home.mkdir(parents=True)
         links.create_access_point(config)
         relays = groups.create(f"{self.names.cgroup}/ap")
         for host in config.hosts:
@@ -243,7 +246,8 @@ class Testbed:
         for host in self.config.hosts:
             group = groups.top / self.names.cgroup / host.name
             argv = [*_PYTHON, str(_HERE / "enter.py"), f"cgroup={group}", "--"]
-            argv += [*_PYTHON, str(_HERE / "room.py"), str(self._prepare(host)), host.name, *self.config.hide]
+            room = (self._prepare(host), self.home, host.name, *self.config.hide)
+            argv += [*_PYTHON, str(_HERE / "room.py"), *map(str, room)]
             started = subprocess.Popen(
                 argv, stdin=nothing, stdout=pipe, stderr=pipe, cwd="/", text=True, start_new_session=True
             )
@@ -252,7 +256,7 @@ class Testbed:
         for host, process, (printed, complaint) in zip(self.config.hosts, starting, said, strict=True):
             if process.returncode:
                 raise TestbedError(f"host {host.name}: {complaint.strip()}", host=host.name)
-            (self.folder / host.name / "room.pid").write_text(printed)
+            (self.host_folder(host.name) / "room.pid").write_text(printed)
 
     def _start_ssh(self) -> None:
         ssh.prepare(self.config, self.folder)
@@ -267,7 +271,7 @@ class Testbed:
 
     def _prepare(self, host: HostConfig) -> Path:
         """The folder from which room.py makes a host's file system."""
-        folder = self.folder / host.name
+        folder = self.host_folder(host.name)
         for name in ("tmp", "home", "run", "empty", "etc"):
             (folder / name).mkdir(parents=True)
         (folder / "tmp").chmod(0o1777)
@@ -275,14 +279,14 @@ class Testbed:
         if host.disk_mb is not None:
             (folder / "disk_mb").write_text(str(host.disk_mb))
         (folder / "etc/hosts").write_text(self._etc_hosts())
-        (folder / "etc/passwd").write_text(_passwd_with_home(HOME))
+        (folder / "etc/passwd").write_text(_passwd_with_home(self.home))
         return folder
 
     def _entry(self, host: str, cwd: str) -> list[str]:
         self._host(host)
         groups = CpuGroups.find()
         try:
-            room = int((self.folder / host / "room.pid").read_text())
+            room = int((self.host_folder(host) / "room.pid").read_text())
         except (OSError, ValueError):
             raise TestbedError(f"testbed {self.config.name} is not up; start it first") from None
         if room not in groups.processes(f"{self.names.cgroup}/{host}"):
@@ -308,7 +312,6 @@ class Testbed:
         if self.folder.exists():
             shutil.rmtree(self.folder)
         with contextlib.suppress(OSError):  # another testbed may be up
-            Path(HOME).rmdir()
             BASE.rmdir()
 
     def _etc_hosts(self) -> str:
@@ -350,11 +353,11 @@ class Testbed:
             yield
 
 
-def _passwd_with_home(home: str) -> str:
+def _passwd_with_home(home: Path) -> str:
     lines = []
     for line in Path("/etc/passwd").read_text().splitlines():
         fields = line.split(":")
         if fields[0] == "root":
-            fields[5] = home
+            fields[5] = str(home)
         lines.append(":".join(fields))
     return "\n".join(lines) + "\n"

@@ -1,9 +1,9 @@
 """A host's own file system and name. Run as a script, it is the process that keeps them alive.
 
-`python -I -S room.py FOLDER NAME [hidden folder ...]` gives itself a mount namespace in which
+`python -I -S room.py FOLDER HOME NAME [hidden folder ...]` gives itself a mount namespace in which
 
 - `/tmp`, `/var/tmp` and `/run` are the host's own,
-- the home folder of root is `HOME`, the same path on every host, with the host's own content,
+- the home folder of root is HOME, the same path on every host, with the host's own content,
 - `/etc/hosts` knows all hosts of the testbed, `/etc/passwd` the home folder,
 - units for systemd land nowhere,
 - hidden folders are empty.
@@ -18,12 +18,11 @@ import os
 import signal
 import sys
 
-HOME = "/var/lib/distredge-testbed/root-home"
 _CLONE_NEWNS, _CLONE_NEWUTS = 0x00020000, 0x04000000
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
 
 
-def main(folder, name, hidden):
+def main(folder, home, name, hidden):
     libc = ctypes.CDLL(None, use_errno=True)
 
     def check(result, what):
@@ -44,9 +43,9 @@ def main(folder, name, hidden):
     size = f"{folder}/disk_mb"
     if os.path.exists(size):
         with open(size) as file:
-            mount("tmpfs", HOME, "tmpfs", 0, f"size={int(file.read())}m,mode=700")
+            mount("tmpfs", home, "tmpfs", 0, f"size={int(file.read())}m,mode=700")
     else:
-        mount(f"{folder}/home", HOME, None, _MS_BIND)
+        mount(f"{folder}/home", home, None, _MS_BIND)
     for own, path in (("tmp", "/var/tmp"), ("tmp", "/tmp"), ("run", "/run")):
         mount(f"{folder}/{own}", path, None, _MS_BIND)
     for file in ("hosts", "passwd"):
@@ -66,7 +65,7 @@ def main(folder, name, hidden):
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1], sys.argv[2], sys.argv[3:])
+        main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:])
     except OSError as error:
         print(f"room: {error.strerror}", file=sys.stderr)
         sys.exit(1)

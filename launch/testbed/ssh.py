@@ -30,7 +30,7 @@ def prepare(config: TestbedConfig, folder: Path) -> None:
         _make_key(key, host.name)
         kind, public, _ = key.with_suffix(".pub").read_text().split(maxsplit=2)
         known.append(f"{config.address(host.name)} {kind} {public}\n")
-        (folder / host.name / "run/sshd").mkdir()
+        (folder / "hosts" / host.name / "run/sshd").mkdir()
         server_settings(folder, host.name).write_text(_settings(config, host, folder))
     (folder / "known_hosts").write_text("".join(known))
     heading = (

@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -15,15 +18,26 @@ from launch.testbed.bed import BASE, Testbed
 from launch.testbed.config import HostConfig, Subnet, TestbedConfig
 from launch.testbed.links import Names
 
+ROOT = Path(__file__).parents[2]
 _SBIN = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+# what a controller needs of a checkout
+_CHECKOUT = (
+    "distredge",
+    "policies",
+    "launch",
+    "fabfile.py",
+    "setup.cfg",
+    "pyproject.toml",
+    "constraints.txt",
+)
 
 
-def missing_for_testbed() -> str:
+def missing_for_testbed(*more: str) -> str:
     """Why no testbed can be made here; empty if one can."""
     if os.geteuid() != 0:
         return "not root"
-    gone = [program for program in ("ip", "tc") if shutil.which(program, path=_SBIN) is None]
-    return f"no {', '.join(gone)}: apt-get install iproute2" if gone else ""
+    gone = [program for program in ("ip", "tc", *more) if shutil.which(program, path=_SBIN) is None]
+    return f"no {', '.join(gone)}: apt-get install iproute2 openssh-server" if gone else ""
 
 
 def give_up(reason: str) -> None:
@@ -59,19 +73,23 @@ def find_traces(name: str) -> list[str]:
 _numbers = itertools.count()
 
 
+def make_config(*hosts: HostConfig, **settings: object) -> TestbedConfig:
+    """A configuration that collides with nothing."""
+    number = os.getpid() * 7 + next(_numbers)
+    subnet = Subnet(f"10.{128 + number // 256 % 100}.{number % 256}.0/24")
+    return TestbedConfig(f"t{number % 16**6:x}", hosts, subnet=subnet, **{"ssh": False, **settings})
+
+
 @pytest.fixture
 def bed_config() -> Iterator[Callable[..., TestbedConfig]]:
-    """Makes configurations that collide with nothing; in the end, nothing of them may be left."""
+    """Makes configurations; in the end, nothing of them may be left."""
     if reason := missing_for_testbed():
         give_up(reason)
     made = []
 
     def make(*hosts: HostConfig, **settings: object) -> TestbedConfig:
-        number = os.getpid() * 7 + next(_numbers)
-        name = f"t{number % 16**6:x}"
-        subnet = Subnet(f"10.{128 + number // 256 % 100}.{number % 256}.0/24")
-        config = TestbedConfig(name, hosts, subnet=subnet, **{"ssh": False, **settings})
-        made.append(name)
+        config = make_config(*hosts, **settings)
+        made.append(config.name)
         return config
 
     yield make
@@ -79,6 +97,92 @@ def bed_config() -> Iterator[Callable[..., TestbedConfig]]:
     for name in made:
         Testbed(TestbedConfig(name, ())).down()
     assert left == {name: [] for name in made}
+
+
+@dataclass
+class Farm:
+    """A testbed and a controller: a checkout and a home folder of its own.
+
+    Two hosts without limits, and one with a disk that is too small for a deployment.
+    """
+
+    bed: Testbed
+    checkout: Path
+    home: Path
+    environment: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("DISTREDGE")}
+        self.environment = {**kept, "HOME": str(self.home)}
+
+    def fab(self, *words: str, hosts: Path | None = None, **popen: object) -> subprocess.Popen[str]:
+        """Starts `fab`, as a user in the checkout would."""
+        named = {"DISTREDGE_HOSTS": str(hosts)} if hosts else {}
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [sys.executable, "-m", "fabric", *words],
+            cwd=self.checkout,
+            env={**self.environment, **named},
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            **popen,
+        )
+
+    def run(self, *words: str, hosts: Path | None = None) -> tuple[int, str]:
+        """Runs `fab`; its exit code and all that it said."""
+        process = self.fab(*words, hosts=hosts)
+        said, complaints = process.communicate(timeout=240)
+        return process.returncode, said + complaints
+
+    def hosts(self, *names: str, extra: str = "") -> Path:
+        """A hosts file of these hosts alone; `extra` is added to each section."""
+        blocks = self.bed.hosts_file.read_text().split("\n\n")
+        kept = [block for block in blocks for name in names if block.startswith(f"[provider:{name}]")]
+        file = self.home / f"hosts-{next(_numbers)}.ini"
+        file.write_text("\n\n".join(f"{block.rstrip()}\n{extra}\n" for block in kept))
+        return file
+
+    def home_of(self, host: str) -> Path:
+        """A host's home folder, seen from here."""
+        return self.bed.host_folder(host) / "home"
+
+    def peers(self) -> list[str]:
+        """Command lines of the peers that run on the hosts, without those that keep them."""
+        network = str(self.bed.config.subnet[0]).removesuffix("0")
+        found = []
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                line = " ".join(file.read_bytes().decode(errors="replace").split("\0"))
+            except OSError:
+                continue
+            if f" -m distredge peer --bind tcp://{network}" in line and "keeper.py" not in line:
+                found.append(line)
+        return found
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """A farm for all tests of a module."""
+    if reason := missing_for_testbed("sshd", "ssh"):
+        give_up(reason)
+    folder = tmp_path_factory.mktemp("controller")
+    checkout, home = folder / "checkout", folder / "home"
+    home.mkdir()
+    for name in _CHECKOUT:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            checkout.mkdir(exist_ok=True)
+            shutil.copyfile(source, checkout / name)
+    for name in ("README.md", "LICENSE"):
+        (checkout / name).write_text(name)
+    hosts = (HostConfig("a"), HostConfig("b", None, 800, 800), HostConfig("small", disk_mb=60))
+    config = make_config(*hosts, ssh=True, hide=(str(ROOT), str(folder)))
+    with Testbed(config) as bed:
+        yield Farm(bed, checkout, home)
+    assert find_traces(config.name) == []
 
 
 def wait_for(condition: Callable[[], object], limit_s: float = 10.0) -> None:

@@ -223,7 +223,7 @@ def test_crash_while_coming_up(bed_config, file_of, traces, poll, stage):
     reached = {
         "link": lambda: Path(f"/sys/class/net/{names.own_link}").exists(),
         "cgroup": lambda: CpuGroups.find().groups(names.cgroup),
-        "room": lambda: (BASE / config.name / "fast/etc/passwd").exists(),
+        "room": lambda: (BASE / config.name / "hosts/fast/etc/passwd").exists(),
         "done": lambda: (BASE / config.name / "testbed.json").exists(),
     }[stage]
     argv = [sys.executable, "-m", "launch.testbed", "up", file_of(config)]

@@ -46,7 +46,7 @@ def test_unmodified_ssh_reaches_every_host(need_sshd, bed_config, tmp_path):
         for host in cluster.providers:
             # the machine's own home, temporary folder and hidden folders stay out of sight
             done = ssh(host, "hostname; pwd; echo ~; ls -A ~ /tmp")
-            home = "/var/lib/distredge-testbed/root-home"
+            home = str(bed.home)
             assert done.stdout.split("\n")[:3] == [host.name, home, home]
             assert done.stdout.split("\n")[3:] == ["/tmp:", "", f"{home}:", ""], done
             assert (
