@@ -1,0 +1,390 @@
+"""`osds`: where to cut the rows, learned by DDPG (Hou et al., IPDPS 2022, DistrEdge), on Tianshou.
+
+The only module that imports torch and Tianshou. `policies.osds_env` holds the decision process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from tianshou.algorithm.algorithm_base import _nstep_return
+from tianshou.algorithm.modelfree.ddpg import DDPG, ContinuousDeterministicPolicy
+from tianshou.algorithm.optim import AdamOptimizerFactory
+from tianshou.data import Batch, Collector, VectorReplayBuffer
+from tianshou.data.buffer.manager import _next_index, _prev_index
+from tianshou.exploration import BaseNoise
+from tianshou.utils.net.common import Net
+from tianshou.utils.net.continuous import ContinuousActorDeterministic, ContinuousCritic
+from tianshou.utils.torch_utils import policy_within_training_step
+
+from distredge.errors import PolicyError
+from distredge.plan.policy import PlanningProblem
+from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
+from policies.osds_baselines import QUICK, baseline_strategies, candidate_schemes, lcpss_scheme
+from policies.osds_env import SplitEnv
+from policies.osds_task import Floats, SplitTask, tasks_for
+from policies.parts import best_of, pricer_for, with_best_tail
+
+ACTOR, CRITIC = (400, 200, 100), (400, 200, 100, 100)
+"""Hidden layers [R: the paper's]."""
+ACTOR_RATE, CRITIC_RATE = 1e-4, 1e-3
+"""Learning rates [R]."""
+GAMMA, BATCH, EPISODES = 0.99, 64, 4000
+"""Discount, transitions per gradient step, and episodes of the paper's form [R]."""
+FADES_AT = 250
+"""Episode from which the paper's form explores no more [R]; before, with chance 1 - (episode / 250)^2."""
+SIDE_BY_SIDE = 64
+"""Episodes at once in the improved form [O]."""
+MIN_TRAINING_S = 5.0
+"""With less time than this and no trained actor, nothing is learned [O]."""
+SCHEMES = 6
+"""Partition schemes that the improved form trains on, before it keeps the best two [O]."""
+
+Progress = Callable[[int, int, float], None]
+
+# Tianshou compiles these anew in every process, which takes longer than many a training.
+for _function in (_nstep_return, _prev_index, _next_index):
+    with suppress(Exception):  # without a folder to write to it works all the same
+        _function.enable_caching()
+
+
+class FadingNoise(BaseNoise):
+    """Gaussian, added to a step with a probability that the training lowers [R].
+
+    Args:
+        devices: variance 0.1 for 4 devices and 1 for 16 [R]; a power law through the two for others [O].
+    """
+
+    def __init__(self, devices: int) -> None:
+        self.sigma = float(np.sqrt(0.1 * (devices / 4) ** (np.log(10) / np.log(4))))
+        self.probability = 1.0
+
+    def reset(self) -> None:
+        self.probability = 1.0
+
+    def __call__(self, size: Sequence[int]) -> Floats:
+        noise = np.random.normal(0.0, self.sigma, size)
+        drawn: Floats = np.where(np.random.random((size[0], 1)) < self.probability, noise, 0.0)
+        return drawn
+
+
+class LastingNoise(BaseNoise):
+    """Gaussian of every size from one hundredth to a half, on one step in two, one cut in two [O].
+
+    It does not end. Most steps keep most cuts as they are, because a decision can only be told good from
+    bad when few others change with it.
+    """
+
+    def reset(self) -> None:
+        pass
+
+    def __call__(self, size: Sequence[int]) -> Floats:
+        sigma = 10.0 ** np.random.uniform(-2.0, -0.3, (size[0], 1))
+        some = np.random.random(size) < 0.6
+        drawn: Floats = np.random.normal(0.0, 1.0, size) * sigma * some
+        return drawn * (np.random.random((size[0], 1)) < 0.5)
+
+
+class Agent:
+    """An actor and its critic for one model and one number of devices.
+
+    Attributes:
+        digest: of the graph it was trained for.
+        devices: how many.
+        paper: whether its actions are whole decisions (the paper's form), not changes to an incumbent.
+        strategy: the best met in training, None before.
+    """
+
+    def __init__(self, digest: str, devices: int, *, paper: bool, seed: int = 0) -> None:
+        self.digest, self.devices, self.paper = digest, devices, paper
+        self.strategy: Strategy | None = None
+        states, actions = SplitEnv.state_size(devices, paper), devices - 1
+        with _seeded(seed):
+            net = Net(state_shape=(states,), hidden_sizes=ACTOR)
+            actor = ContinuousActorDeterministic(preprocess_net=net, action_shape=(actions,))
+            if not paper:
+                # An action of 0 is the incumbent: that is where the improved form starts.
+                for parameter in actor.last.parameters():
+                    parameter.data.mul_(0.01)
+            both = Net(state_shape=(states + actions,), hidden_sizes=CRITIC)
+            critic = ContinuousCritic(preprocess_net=both)
+        self.policy = ContinuousDeterministicPolicy(
+            actor=actor,
+            exploration_noise=FadingNoise(devices) if paper else LastingNoise(),
+            action_space=_space(devices),
+            action_scaling=False,
+        )
+        self.algorithm = DDPG(
+            policy=self.policy,
+            policy_optim=AdamOptimizerFactory(lr=ACTOR_RATE),
+            critic=critic,
+            critic_optim=AdamOptimizerFactory(lr=CRITIC_RATE),
+            gamma=GAMMA,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Writes weights and the best strategy met; `load` reads nothing but numbers and names."""
+        kept = self.strategy
+        torch.save(
+            {
+                "format": 1,
+                "digest": self.digest,
+                "devices": self.devices,
+                "paper": self.paper,
+                "cuts": list(kept.scheme.cuts) if kept else [],
+                "bounds": [list(split.bounds) for split in kept.splits] if kept else [],
+                "tail": -1 if kept is None or kept.tail_device is None else kept.tail_device,
+                "actor": self.policy.actor.state_dict(),
+                "critic": self.algorithm.critic.state_dict(),
+            },
+            path,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Agent:
+        """A saved agent.
+
+        Raises:
+            PolicyError: the file cannot be read, or is not one.
+        """
+        try:
+            kept = torch.load(path, weights_only=True)
+            agent = cls(kept["digest"], kept["devices"], paper=kept["paper"])
+            agent.policy.actor.load_state_dict(kept["actor"])
+            agent.algorithm.critic.load_state_dict(kept["critic"])
+            agent.algorithm.actor_old.module.load_state_dict(kept["actor"])
+            agent.algorithm.critic_old.module.load_state_dict(kept["critic"])
+            splits = tuple(SplitDecision(tuple(bounds)) for bounds in kept["bounds"])
+            tail = None if kept["tail"] < 0 else kept["tail"]
+        except Exception as error:  # torch raises many kinds for a file that is not its own
+            raise PolicyError(
+                f"{path}: not a trained actor of osds ({str(error).splitlines()[0]}); "
+                "name a file that `Agent.save` wrote",
+                path=str(path),
+            ) from error
+        if splits:
+            agent.strategy = Strategy(PartitionScheme(tuple(kept["cuts"])), splits, tail)
+        return agent
+
+    def check(self, problem: PlanningProblem) -> None:
+        """Raises PolicyError unless it was trained for this model and this number of devices."""
+        if self.digest != problem.graph.digest:
+            raise PolicyError(
+                f"the actor was trained for another model ({self.digest[:12]}, not "
+                f"{problem.graph.digest[:12]}); train one for this model",
+                policy="osds",
+            )
+        if self.devices != len(problem.devices):
+            raise PolicyError(
+                f"the actor was trained for {self.devices} devices, and there are {len(problem.devices)}; "
+                "train one for so many",
+                policy="osds",
+            )
+
+    def decide(self, problem: PlanningProblem) -> Strategy:
+        """What the actor decides at once, in milliseconds: the best of its decisions from what it met in
+        training and from quick baselines, and of these themselves.
+
+        Raises:
+            PolicyError: it was trained for something else, or the model does not fit into memory.
+        """
+        self.check(problem)
+        known = baseline_strategies(problem, QUICK)
+        if self.strategy is not None:
+            known.insert(0, self.strategy)
+        schemes = [strategy.scheme for strategy in known[:2]] if self.strategy else [lcpss_scheme(problem)]
+        tasks = tasks_for(problem, schemes, known)
+        self.roll_out(tasks)
+        return best_of(problem, [*(task.strategy() for task in tasks), *known])
+
+    def roll_out(self, tasks: Sequence[SplitTask]) -> None:
+        """One episode of each task, without noise; what is better than a task's incumbent becomes it."""
+        if not tasks:
+            return
+        env = SplitEnv(tasks, len(tasks), 0, paper=self.paper, pinned=True)
+        states, _ = env.reset()
+        ids = np.arange(len(tasks))
+        with torch.no_grad():
+            while len(ids):
+                actions = self.policy(Batch(obs=states, info=Batch())).act.numpy()
+                states, _, done, _, _ = env.step(actions, ids)
+                ids, states = ids[~done], states[~done]
+
+    def train(
+        self,
+        env: SplitEnv,
+        *,
+        episodes: float,
+        deadline: float,
+        after: Callable[[int], None] = lambda met: None,
+    ) -> int:
+        """Learns on an environment until there were so many episodes, or `time.perf_counter` says so.
+
+        Args:
+            env: where.
+            episodes: how many at most.
+            deadline: when to stop at the latest.
+            after: called with the number of episodes met, now and then.
+
+        Returns:
+            Gradient steps made: one for every four steps of the environment in the paper's form [O], and for
+            every sixteen in the improved one, where steps cost next to nothing.
+        """
+        buffer = VectorReplayBuffer(60_000, len(env))
+        collector: Collector = Collector(
+            self.policy, env, buffer, exploration_noise=True, raise_on_nan_in_buffer=False
+        )
+        collector.reset()
+        noise, steps, every = self.policy.exploration_noise, 0, 4 if self.paper else 16
+        owed = 0.0
+        with policy_within_training_step(self.policy):
+            while env.met < episodes and time.perf_counter() < deadline:
+                if isinstance(noise, FadingNoise):
+                    noise.probability = max(0.0, 1.0 - (env.met / FADES_AT) ** 2)
+                taken = max(len(env), every)
+                collector.collect(n_step=taken)
+                owed += taken / every
+                while owed >= 1 and len(buffer) >= BATCH and time.perf_counter() < deadline:
+                    self.algorithm.update(buffer, BATCH)
+                    owed -= 1
+                    steps += 1
+                after(env.met)
+        return steps
+
+
+@dataclass
+class OSDS:
+    """Optimal split decision search: an actor learns, volume by volume, where to cut the rows.
+
+    Within `PlanningProblem.budget_s` and without a trained actor it learns only if at least five seconds are
+    left; with less it answers at once with the best baseline, projected onto the schemes it would have tried
+    where that is better (the paper's form: LC-PSS's scheme with the best baseline's rows).
+
+    Attributes:
+        as_in_paper: the paper's form on LC-PSS's scheme, whatever it leads to: no baseline helps. Otherwise
+            the improved form: dense reward, noise that does not end, actions that change the best split
+            known (the best baseline's, at first), the best of a few schemes; never behind a baseline.
+        episodes: at most so many; None: 4,000 in the paper's form, no limit in the improved one.
+        scheme: cut the depth here, and nowhere else.
+        actor: a trained one, or its file: it decides at once, and what is left of the budget fine-tunes it.
+        side_by_side: episodes at once in the improved form.
+        progress: called with (episode, episodes, best latency in seconds) while training; without a limit
+            `episodes` is an estimate by the clock.
+        agent: the trained actor, after `find_strategy`; None if nothing was learned.
+        report: of the last `find_strategy`: latency before and after learning, episodes, gradient steps,
+            evaluations.
+    """
+
+    as_in_paper: bool = False
+    episodes: int | None = None
+    scheme: PartitionScheme | None = None
+    actor: Agent | str | Path | None = None
+    side_by_side: int = SIDE_BY_SIDE
+    progress: Progress | None = None
+    name: str = "osds"
+    agent: Agent | None = field(default=None, compare=False)
+    report: dict[str, float] = field(default_factory=dict, compare=False)
+
+    def find_strategy(self, problem: PlanningProblem) -> Strategy:
+        """The best decision met.
+
+        Raises:
+            PolicyError: the model does not fit into memory; or the actor is for another model or number of
+                devices.
+        """
+        deadline = time.perf_counter() + problem.budget_s
+        self.agent, self.report = None, {}
+        known = baseline_strategies(problem)
+        if self.actor is not None:
+            self.agent = self.actor if isinstance(self.actor, Agent) else Agent.load(self.actor)
+            known.insert(0, self.agent.decide(problem))
+        tasks = tasks_for(problem, self._schemes(problem, known), known)[:SCHEMES]
+        if not tasks:
+            if self.scheme is not None:
+                raise PolicyError("the model does not fit into memory, cut so", policy=self.name)
+            return known[0]
+        starts = [task.strategy() for task in tasks]
+        if not (self.as_in_paper or self.scheme):
+            starts.extend(known)
+        before = best_of(problem, (with_best_tail(problem, start) for start in starts))
+        self.report["before_s"] = pricer_for(problem).latency_s(before)
+        if not self._may_learn(tasks, deadline):
+            return before
+        if self.agent is None:
+            self.agent = Agent(
+                problem.graph.digest, len(problem.devices), paper=self.as_in_paper, seed=problem.seed
+            )
+        with _seeded(problem.seed + 1):
+            self._learn(self.agent, problem, tasks, deadline)
+        met = [with_best_tail(problem, task.strategy()) for task in tasks]
+        if not self.as_in_paper or not np.isfinite(tasks[0].latency_s):
+            met.append(before)
+        best = best_of(problem, met)
+        self.agent.strategy = best
+        self.report["after_s"] = pricer_for(problem).latency_s(best)
+        return best
+
+    def _schemes(self, problem: PlanningProblem, known: list[Strategy]) -> list[PartitionScheme]:
+        if self.scheme is not None:
+            return [self.scheme]
+        if self.as_in_paper:
+            return [lcpss_scheme(problem)]
+        return candidate_schemes(problem, known)
+
+    def _may_learn(self, tasks: list[SplitTask], deadline: float) -> bool:
+        """Whether there is something to decide, and time."""
+        if tasks[0].bounds.shape[1] == 2 or max(int(task.rows.max()) for task in tasks) == 1:
+            return False
+        return self.actor is not None or deadline - time.perf_counter() >= MIN_TRAINING_S
+
+    def _learn(self, agent: Agent, problem: PlanningProblem, tasks: list[SplitTask], deadline: float) -> None:
+        begun = time.perf_counter()
+        limit: float = inf if self.episodes is None else self.episodes
+        if self.as_in_paper:
+            limit = min(limit, EPISODES)
+            tasks[0].forget()
+        env = SplitEnv(
+            tasks, 1 if self.as_in_paper else self.side_by_side, problem.seed, paper=self.as_in_paper
+        )
+
+        def after(met: int) -> None:
+            done = max(met / limit, (time.perf_counter() - begun) / (deadline - begun))
+            env.keep_best(max(2, round(len(tasks) * (1 - 2 * done))))
+            if self.progress is not None:
+                total = int(limit) if limit < inf else max(met, round(met / max(done, 1e-3)))
+                self.progress(met, total, min(task.latency_s for task in tasks))
+
+        steps = agent.train(env, episodes=limit, deadline=deadline, after=after)
+        agent.roll_out(tasks)
+        self.report |= {
+            "episodes": env.met,
+            "gradient_steps": steps,
+            "evaluations": sum(task.evaluations for task in tasks),
+        }
+
+
+def _space(devices: int) -> Box:
+    return Box(-1.0, 1.0, (devices - 1,), np.float32)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds what torch and Tianshou draw from, on one thread, and puts everything back."""
+    torch_state, numpy_state, threads = torch.get_rng_state(), np.random.get_state(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)
+        torch.set_num_threads(threads)
