@@ -16,6 +16,7 @@ from policies.linear import (
     Array,
     LinearModel,
     VolumesTo,
+    alone_seconds,
     cheapest_cuts,
     seconds_per_byte,
     seconds_per_mac,
@@ -56,7 +57,7 @@ class AOFL:
         if self.variant in ("even", "best"):
             shares.append(np.ones(devices))
         if self.variant in ("linear", "best"):
-            order = np.argsort(_alone(problem), kind="stable")
+            order = np.argsort(alone_seconds(problem), kind="stable")
             for count in _subset_sizes(devices):
                 kept = np.zeros(devices)
                 kept[order[:count]] = speeds[order[:count]]
@@ -76,15 +77,6 @@ class AOFL:
 def _subset_sizes(devices: int) -> list[int]:
     """1 to 4 devices, then every doubling, and all."""
     return sorted({*range(1, min(devices, 4) + 1), *(2**k for k in range(3, 12) if 2**k < devices), devices})
-
-
-def _alone(problem: PlanningProblem) -> Array:
-    """Seconds of each device for the whole model by itself, its input included, by the linear model."""
-    graph = problem.graph
-    macs = sum(node.macs for i, node in enumerate(graph.nodes) if graph.is_split(i))
-    sent = sum(graph.tensors[name].total_bytes for name in graph.inputs)
-    forth, _ = seconds_per_byte(problem, np.ones(len(problem.devices), dtype=bool))
-    return np.asarray(macs * seconds_per_mac(problem) + sent * forth)
 
 
 def _block_seconds(problem: PlanningProblem, shares: Array) -> Callable[[VolumesTo], Array]:

@@ -202,6 +202,15 @@ def seconds_per_byte(problem: PlanningProblem, used: NDArray[np.bool_]) -> tuple
     return np.array([rates[REQUESTER, d] for d in devices]), np.array(others)
 
 
+def alone_seconds(problem: PlanningProblem) -> Array:
+    """Seconds of each device for the whole model by itself, its input included, by the linear model."""
+    graph = problem.graph
+    macs = sum(node.macs for i, node in enumerate(graph.nodes) if graph.is_split(i))
+    sent = sum(graph.tensors[name].total_bytes for name in graph.inputs)
+    forth, _ = seconds_per_byte(problem, np.ones(len(problem.devices), dtype=bool))
+    return np.asarray(macs * seconds_per_mac(problem) + sent * forth)
+
+
 def cheapest_cuts(
     model: LinearModel, fractions: Array, cost: Callable[[VolumesTo], Array]
 ) -> tuple[str, ...]:
