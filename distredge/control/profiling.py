@@ -29,7 +29,7 @@ from distredge.runtime.session import InferenceSession
 from distredge.runtime.trace import Activity
 from distredge.sim.tables import plan_work
 
-LEADING_SHARES = (1.0, 0.6, 0.33, 0.12)
+LEADING_SHARES = (1.0, 0.5, 0.2)
 """Of the rows, for each device in turn; the others share the rest equally."""
 FEWEST_FRAMES, MOST_FRAMES = 2, 12
 VOLUMES = 8

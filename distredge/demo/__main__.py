@@ -26,8 +26,8 @@ from distredge.sim.pricing import Pricer
 
 SHARES = (1.0, 0.5, 0.25)
 BASELINES = ("offload", "modnn", "mednn", "coedge", "deepthings", "deeperthings", "aofl")
-PROFILE_S, TRAINING_S = 20.0, 20.0
-ROUNDS = 5
+PROFILE_S = 15.0
+ROUNDS = 4
 OUTPUT = Path("demo-output")
 
 
