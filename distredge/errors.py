@@ -1,4 +1,4 @@
-"""Every error that DistrEdge raises on purpose. The message says what to do next; attributes hold the context."""
+"""Every error that DistrEdge raises on purpose: the message says what to do next, attributes the context."""
 
 from __future__ import annotations
 

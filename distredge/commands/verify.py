@@ -14,8 +14,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "verify",
         help="prove that split answers equal whole ones",
-        description="Run random strategies through the peers' own state machines and engine, in this process, "
-        "and compare every output with the whole model in onnxruntime. Exits 1 on disagreement.",
+        description="Run random strategies through the peers' own state machines and engine, in this "
+        "process, and compare every output with the whole model in onnxruntime. Exits 1 on disagreement.",
     )
     parser.add_argument("model", metavar="MODEL", help="an ONNX file")
     add_input_shape(parser)
