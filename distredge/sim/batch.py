@@ -13,7 +13,7 @@ from distredge.sim.records import Floats, Ints
 def price_batch(
     g: Packed, p: Program, volumes: int, w: Work, bounds: Ints, tails: Ints, to: Floats, ready: Floats
 ) -> None:
-    """Latencies of strategies; not a number where the scratch was too small.
+    """Latencies of strategies; infinity where the scratch was too small.
 
     Args:
         g, p, volumes, w: as `price`.

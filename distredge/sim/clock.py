@@ -8,6 +8,7 @@ import numpy as np
 
 from distredge.sim.jit import inlined, internal
 from distredge.sim.packed import Packed
+from distredge.sim.records import Floats, Records
 
 if TYPE_CHECKING:
     from distredge.sim.kernel import Work
@@ -161,7 +162,7 @@ def _share(g: Packed, w: Work, flows: int, peers: int, now: float) -> None:
             all_down = w.peer[target].equal_down == w.peer[target].flows_down
             fits = fits and (all_up or all_down)
     if not fits:
-        _fill(g, w, flows, peers)
+        _fill(g.up, g.down, g.total, w.peer, w.flow, flows, peers)
     for flow in range(flows):
         rate, old = w.flow[flow].wanted, w.flow[flow].rate
         if rate != old:
@@ -173,39 +174,41 @@ def _share(g: Packed, w: Work, flows: int, peers: int, now: float) -> None:
 
 
 @internal
-def _fill(g: Packed, w: Work, flows: int, peers: int) -> None:
+def _fill(
+    up: Floats, down: Floats, shared: float, peer_of: Records, flow_of: Records, flows: int, peers: int
+) -> None:
     """Progressive filling: the link with the smallest share left settles its flows, and so on."""
     for peer in range(peers):
-        w.peer[peer].left_up, w.peer[peer].left_down = g.up[peer, 1], g.down[peer, 1]
-        w.peer[peer].equal_up, w.peer[peer].equal_down = w.peer[peer].flows_up, w.peer[peer].flows_down
-    total = g.total
+        peer_of[peer].left_up, peer_of[peer].left_down = up[peer, 1], down[peer, 1]
+        peer_of[peer].equal_up, peer_of[peer].equal_down = peer_of[peer].flows_up, peer_of[peer].flows_down
+    total = shared
     remaining = flows
     for flow in range(flows):
-        w.flow[flow].open = 1
+        flow_of[flow].open = 1
     while remaining > 0:
         best, share = 2 * peers, np.inf
-        if g.total < FASTEST:
+        if shared < FASTEST:
             share = total / remaining
         for peer in range(peers):
-            if w.peer[peer].equal_up > 0:
-                each = w.peer[peer].left_up / w.peer[peer].equal_up
+            if peer_of[peer].equal_up > 0:
+                each = peer_of[peer].left_up / peer_of[peer].equal_up
                 if each < share:
                     best, share = peer, each
-            if w.peer[peer].equal_down > 0:
-                each = w.peer[peer].left_down / w.peer[peer].equal_down
+            if peer_of[peer].equal_down > 0:
+                each = peer_of[peer].left_down / peer_of[peer].equal_down
                 if each < share:
                     best, share = peers + peer, each
         share = max(share, 1e-9)
         for flow in range(flows):
-            if w.flow[flow].open == 0:
+            if flow_of[flow].open == 0:
                 continue
-            source, target = w.flow[flow].source, w.flow[flow].target
+            source, target = flow_of[flow].source, flow_of[flow].target
             if best == 2 * peers or best == source or best == peers + target:
-                w.flow[flow].open = 0
+                flow_of[flow].open = 0
                 remaining -= 1
-                w.peer[source].equal_up -= 1
-                w.peer[target].equal_down -= 1
-                w.peer[source].left_up -= share
-                w.peer[target].left_down -= share
+                peer_of[source].equal_up -= 1
+                peer_of[target].equal_down -= 1
+                peer_of[source].left_up -= share
+                peer_of[target].left_down -= share
                 total -= share
-                w.flow[flow].wanted = share
+                flow_of[flow].wanted = share

@@ -42,8 +42,10 @@ def _compile(function: F, **options: bool) -> F:
     before = config.CACHE_DIR
     config.CACHE_DIR = before or _cache_folder()
     try:
-        # nothing here allocates, and without _nrt no array's reference count is touched in inner loops
-        jit = njit(cache=True, nogil=True, error_model="numpy", _nrt=False, **options)
+        # Nothing here allocates, and without _nrt no array's reference count is touched in inner loops.
+        # Nothing is ever "not a number", so minima and maxima are single instructions.
+        always = {"nogil": True, "error_model": "numpy", "_nrt": False, "fastmath": {"nnan", "nsz"}}
+        jit = njit(cache=True, **always, **options)
         return cast(F, jit(function))
     finally:
         config.CACHE_DIR = before

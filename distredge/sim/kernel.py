@@ -12,7 +12,7 @@ import numpy as np
 
 from distredge.sim.clock import run_clock
 from distredge.sim.jit import inlined, internal
-from distredge.sim.packed import NEVER, SAME, SYNC, WHOLE, Packed
+from distredge.sim.packed import MAPPED, NEVER, SAME, SYNC, WHOLE, Packed
 from distredge.sim.program import TO_READ, TO_STEP, Program
 from distredge.sim.records import Floats, Ints, Records, records
 
@@ -93,7 +93,7 @@ def price(g: Packed, p: Program, volumes: int, w: Work, bounds: Ints, tail: int,
         limit_s: give up and return infinity once the frame is known to take longer.
 
     Returns:
-        Seconds; not a number where the scratch is too small for the strategy.
+        Seconds; infinity where it is above the limit, or the scratch is too small for the strategy.
     """
     w.counts[0] = 1
     w.counts[1] = 0
@@ -121,7 +121,7 @@ def price(g: Packed, p: Program, volumes: int, w: Work, bounds: Ints, tail: int,
             rows = 1 if whole else w.height[slot]
             _fetch(g, p, w, slot, d, 0, 0, rows, whole, g.tensor[tensor].row_bytes, tail)
     if w.counts[2]:
-        return np.nan
+        return np.inf
     return run_clock(g, w, limit_s)
 
 
@@ -169,16 +169,29 @@ def _volume(g: Packed, p: Program, v: int, w: Work, bounds: Ints, tail: int) -> 
             if seconds < 0.0:
                 continue
             task = _new_task(w, device, v, seconds)
+            reading = False
             for read in range(reads, reads_end):
-                if p.read[read].stage == stage and p.read[read].slot >= 0:
-                    first, last = w.read[read, device].first, w.read[read, device].last
-                    if last > first:
+                first, last = w.read[read, device].first, w.read[read, device].last
+                if p.read[read].stage == stage and last > first:
+                    reading = True
+                    if p.read[read].slot >= 0:
                         whole = p.read[read].whole == 1
                         slot, size = p.read[read].slot, p.read[read].bytes
                         _fetch(g, p, w, slot, device, task, first, last, whole, size, tail)
+            if not reading and len(g.model_inputs) > 0:
+                _wake(g, w, device, task)
             for pub in range(pubs, pubs_end):
                 if p.step[p.pub[pub].step].stage == stage:
                     _give(p, w, pub, device, task)
+
+
+@internal
+def _wake(g: Packed, w: Work, device: int, task: int) -> None:
+    """A task that reads constants alone gets a row of the first input, to know that there is a frame."""
+    size = g.tensor[g.model_inputs[0]].row_bytes
+    w.task[task].seconds += g.device[device].s_per_byte * size
+    _fetch_gaps(w, 0, device, task, 0, 1, size, g.devices, 0, 0, NEVER)
+    _hold(w, 0, device, 0, 1)
 
 
 @inlined
@@ -245,7 +258,10 @@ def _demand(g: Packed, p: Program, v: int, w: Work, device: int, lead: bool) -> 
             first, last = w.bounds[share, device], w.bounds[share, device + 1]
         for at in range(p.step[step].edges, p.step[step + 1].edges):
             kind = p.edge[at].kind
-            if kind == SAME:
+            if kind == MAPPED:
+                a = np.int64(g.maps[p.edge[at].first + first])
+                b = np.int64(g.maps[p.edge[at].last + last])
+            elif kind == SAME:
                 a, b = first, last
             elif kind == WHOLE:
                 a, b = 0, 1
@@ -254,8 +270,10 @@ def _demand(g: Packed, p: Program, v: int, w: Work, device: int, lead: bool) -> 
                 if b < 0:
                     b = w.height[p.edge[at].slot]
             else:
-                a = np.int64(g.maps[p.edge[at].first + first])
-                b = np.int64(g.maps[p.edge[at].last + last])
+                a, b = NEVER, 0
+                for row in range(first, last):
+                    a = min(a, np.int64(g.maps[p.edge[at].first + row]))
+                    b = max(b, np.int64(g.maps[p.edge[at].last + row]))
             way = p.edge[at].way
             if way != TO_READ:
                 to = p.edge[at].step

@@ -1,8 +1,9 @@
 """A planning problem as flat arrays, for the compiled evaluator.
 
-The evaluator needs no table per volume. A rowed input of a node needs, for output rows [a, b), the rows
-[first[a], last[b]): row rules are monotone and their two ends do not depend on each other. So two integer
-tables per edge of the graph, made once, serve every partition scheme.
+The evaluator needs no table per volume. For output rows [a, b), a node needs rows [first[a], last[b]) of a
+rowed input: nearly all row rules are monotone, and their two ends do not depend on each other. So two integer
+tables per edge of the graph, made once, serve every partition scheme. (Mirrored padding is not monotone at
+the edge; there each row is looked at.)
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ from distredge.sim.fluid import link_rates
 from distredge.sim.records import Floats, Ints, Records, filled
 from distredge.sim.tables import NodeTimes
 
-WHOLE, SYNC, MAPPED, SAME = 0, 1, 2, 3
-"""How an edge is read: a whole tensor; all rows of a rowed one; rows by table; the same rows."""
+WHOLE, SYNC, MAPPED, SAME, HULL = 0, 1, 2, 3, 4
+"""How an edge is read: a whole tensor; all rows of a rowed one; rows by table; the same rows; the hull of
+what each row needs."""
+NOWHERE = 1 << 30
+"""The first input row of an output row that needs none."""
 NEVER = 1 << 40
 """The last use of a tensor that leaves the body of the graph."""
 
@@ -211,25 +215,31 @@ class _Maps:
             if any(rows is None for rows in ranges):
                 found.append((WHOLE, 0, 0))
                 continue
-            first = [rows.start for rows in ranges if rows is not None] + [NEVER]
-            last = [0] + [rows.stop for rows in ranges if rows is not None]
-            if not self._fits(rule, height, position, first, last):
+            first = [rows.start if rows else NOWHERE for rows in ranges if rows is not None]
+            last = [rows.stop if rows else 0 for rows in ranges if rows is not None]
+            if not self._is_hull(rule, position, first, last):
                 return None
-            if first[:-1] == list(range(height)) and last == list(range(height + 1)):
+            if first == list(range(height)) and last == list(range(1, height + 1)):
                 found.append((SAME, 0, 0))
+            elif first == sorted(first) and last == sorted(last) and first[-1] < NOWHERE:
+                found.append((MAPPED, self._put(first), self._put([0, *last])))
             else:
-                found.append((MAPPED, self._put([*first[:-1], 0]), self._put(last)))
+                found.append((HULL, self._put(first), self._put(last)))
         return found
 
     @staticmethod
-    def _fits(rule: RowRule, height: int, position: int, first: list[int], last: list[int]) -> bool:
-        """Tries ranges of every length from a few starts."""
-        if any(a >= b for a, b in zip(first[:-1], last[1:], strict=True)):
-            return False
-        starts = sorted({0, 1, height // 3, height // 2, height - 1})
-        pairs = {(a, b) for a in starts for b in (a + 1, a + 2, a + 3, (a + height) // 2, height)}
-        pairs = {(a, b) for a, b in pairs if 0 <= a < b <= height}
-        return all(rule.needs(Rows(a, b))[position] == (first[a], last[b]) for a, b in pairs)
+    def _is_hull(rule: RowRule, position: int, first: list[int], last: list[int]) -> bool:
+        """Whether a range of rows needs no more and no less than its rows do; tried on many ranges."""
+        height = len(first)
+        starts = range(height) if height <= 24 else sorted({0, 1, 2, height // 3, height // 2, height - 1})
+        for a in starts:
+            stops = range(a + 1, height + 1)
+            for b in stops if height <= 24 else sorted({*stops[:3], *stops[-3:], (a + height + 1) // 2}):
+                expected = Rows(min(first[a:b]), max(last[a:b]))
+                needed = rule.needs(Rows(a, b))[position]
+                if needed is None or ((needed or expected) and needed != expected):
+                    return False
+        return True
 
     def _put(self, table: list[int]) -> int:
         self.values.append(np.array(table, dtype=np.int32))
@@ -298,6 +308,8 @@ def _tail(
                 reads[name] = None
             else:
                 reads[name] = before.hull(rows)
+    if run and not reads and graph.inputs:
+        reads[graph.inputs[0]] = Rows(0, 1)  # as compile does, to tell the device that there is a frame
     inside = set(run)
     kept = [n for n in made if n in outputs or any(c not in inside for c in graph.consumers.get(n, ()))]
     read = filled(

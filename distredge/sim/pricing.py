@@ -225,10 +225,10 @@ class SchemePricer:
             )
         if len(tails) and tails.max() >= self._devices:
             raise StrategyError(f"tail device {tails.max()} is not one of {self._devices} devices")
-        latencies = np.full(len(bounds), np.nan)
+        latencies = np.full(len(bounds), np.inf)
         if self._pricer.packed is not None:
             self._price_fast(bounds, tails, latencies, ready)
-        for at in np.flatnonzero(np.isnan(latencies)):
+        for at in np.flatnonzero(np.isinf(latencies)):
             timeline = self._pricer.timeline(self.strategy(bounds[at], int(tails[at])))
             latencies[at] = timeline.latency_s
             if len(ready):

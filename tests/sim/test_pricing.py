@@ -11,12 +11,17 @@ import numpy as np
 import pytest
 
 from distredge.cluster.network import Link, Network
+from distredge.cluster.synthetic import SyntheticDevice
 from distredge.errors import StrategyError
 from distredge.graph import zoo
+from distredge.graph.importer import load_model
+from distredge.graph.model import Graph
 from distredge.plan.draw import random_scheme, random_split, random_strategy
-from distredge.plan.policy import PlanningProblem
+from distredge.plan.policy import Device, PlanningProblem
 from distredge.plan.strategy import PartitionScheme, Strategy
 from distredge.sim.pricing import Pricer
+from tests.verify.blocks import BLOCKS, network, random_network
+from tests.verify.networks import NETWORKS
 
 Problems = Callable[..., PlanningProblem]
 MODELS = [model.name for model in zoo.models()]
@@ -45,6 +50,46 @@ def test_equals_replay(name: str, problem_of: Problems) -> None:
                 strategy = replace(strategy, tail_device=None)
             replayed = pricer.timeline(strategy).latency_s
             assert pricer.latency_s(strategy) == pytest.approx(replayed, rel=1e-9)
+
+
+def made_up(graph: Graph, devices: int, rng: random.Random) -> PlanningProblem:
+    """Random devices on random links."""
+
+    def link() -> Link:
+        return Link(rng.uniform(1, 200), rng.uniform(1, 200), rng.random() / 1e3, rng.random() / 1e4)
+
+    kinds = [SyntheticDevice(f"synthetic-{at}", 1e8 * (at + 1), 1e-5, at + 1) for at in range(devices)]
+    network = Network(tuple(link() for _ in kinds), link(), rng.choice((inf, 150.0)))
+    return PlanningProblem(graph, tuple(Device(kind.name, kind.on(graph)) for kind in kinds), network)
+
+
+def check_against_replay(graph: Graph, rng: random.Random, strategies: int = 6) -> None:
+    devices = rng.randint(1, 6)
+    problem = made_up(graph, devices, rng)
+    pricer = Pricer(problem)
+    pricer.times = tuple(replace(t, fixed_s=2e-4, s_per_byte=1e-7) for t in pricer.times)
+    assert pricer.packed is not None
+    for _ in range(strategies):
+        strategy = random_strategy(graph, devices, rng.randint(0, 6), rng)
+        replayed = pricer.timeline(strategy).latency_s
+        assert pricer.latency_s(strategy) == pytest.approx(replayed, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_equals_replay_on_families_of_networks(name: str) -> None:
+    check_against_replay(load_model(NETWORKS[name]().build()).graph, random.Random(name), 12)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_equals_replay_on_every_kind_of_rule(name: str) -> None:
+    for seed in range(2):
+        graph = load_model(network([name], opset=BLOCKS[name].opsets[1], seed=seed).build()).graph
+        check_against_replay(graph, random.Random(f"{name}{seed}"))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_equals_replay_on_random_networks(seed: int) -> None:
+    check_against_replay(load_model(random_network(seed)[0].build()).graph, random.Random(seed))
 
 
 @pytest.mark.parametrize("name", MODELS)
