@@ -7,11 +7,11 @@ import hashlib
 import json
 import shlex
 import socket
-from collections.abc import Iterator
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import paramiko
 from fabric import Connection
@@ -25,7 +25,7 @@ SILENCE_S = 600.0
 """How long one request may take: an environment on a slow card."""
 
 PYTHONS = ("python3.11", "python3.12", "python3.13", "python3.14", "python3")
-_MODULES = ("basics", "facts", "boot", "peers", "store", "agent")
+_AGENT = ("basics", "facts", "boot", "peers", "store", "agent")
 # Makes modules out of what comes on standard input, in order, and calls `main` of the last.
 _BOOT = """
 import sys, json, types
@@ -63,7 +63,8 @@ class HostSession:
     def __enter__(self) -> HostSession:
         try:
             open_connection(self._connection, self.provider)
-            self._start_agent()
+            found = start_program(self._connection, self.provider, _AGENT, [])
+            self.python, self._channel, self._answers = found
         except BaseException:
             self.close()
             raise
@@ -102,27 +103,6 @@ class HostSession:
                 self._channel.recv_exit_status() if self._channel.status_event.wait(2.0) else None
                 self._channel.close()
         self._connection.close()
-
-    def _start_agent(self) -> None:
-        modules = json.dumps(list(_agent_modules())).encode()
-        candidates = (self.provider.python,) if self.provider.python else PYTHONS
-        too_old = ""
-        for python in candidates:
-            channel = self._connection.transport.open_session()
-            channel.settimeout(SILENCE_S)
-            channel.exec_command(shlex.join([python, "-I", "-u", "-c", _BOOT, str(len(modules))]))
-            self._channel, self._answers = channel, channel.makefile("rb")
-            with contextlib.suppress(OSError):
-                channel.sendall(modules)
-            reply = json.loads(self._answers.readline() or "null")
-            if reply == {}:
-                self.python = python
-                return
-            if reply is not None:
-                too_old = f"{python} is {reply['old']}; "
-            channel.close()
-        looked = f"{too_old}looked for {', '.join(candidates)}"
-        raise LaunchError(f"no Python 3.11 or newer ({looked}); install one, or set python = /path/to/it")
 
     def _send(self, data: bytes) -> None:
         assert self._channel is not None
@@ -207,11 +187,43 @@ def open_connection(connection: Connection, provider: Provider) -> None:
         ) from None
 
 
-def _agent_modules() -> Iterator[tuple[str, str]]:
-    yield "launch", ""
-    yield "launch.remote", ""
-    for name in _MODULES:
-        yield f"launch.remote.{name}", program(f"{name}.py")
+def start_program(
+    connection: Connection, provider: Provider, modules: Sequence[str], arguments: Sequence[str]
+) -> tuple[str, paramiko.Channel, BinaryIO]:
+    """Starts a program for hosts with the first Python there that is new enough.
+
+    Args:
+        connection: open.
+        provider: names the interpreter, or leaves it to us to look for one.
+        modules: of `launch.remote`, in the order of their imports; the last one's `main` is called.
+        arguments: for `sys.argv[2:]`.
+
+    Returns:
+        The interpreter, the channel, and what the program prints.
+
+    Raises:
+        LaunchError: there is no such Python.
+    """
+    sources = [("launch", ""), ("launch.remote", "")]
+    sources += [(f"launch.remote.{name}", program(f"{name}.py")) for name in modules]
+    sent = json.dumps(sources).encode()
+    candidates = (provider.python,) if provider.python else PYTHONS
+    too_old = ""
+    for python in candidates:
+        channel = connection.transport.open_session()
+        channel.settimeout(SILENCE_S)
+        channel.exec_command(shlex.join([python, "-I", "-u", "-c", _BOOT, str(len(sent)), *arguments]))
+        printed = channel.makefile("rb")
+        with contextlib.suppress(OSError):
+            channel.sendall(sent)
+        reply = json.loads(printed.readline() or "null")
+        if reply == {}:
+            return python, channel, printed
+        if reply is not None:
+            too_old = f"{python} is {reply['old']}; "
+        channel.close()
+    looked = f"{too_old}looked for {', '.join(candidates)}"
+    raise LaunchError(f"no Python 3.11 or newer ({looked}); install one, or set python = /path/to/it")
 
 
 def program(name: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -206,3 +208,15 @@ def traces() -> Callable[[str], list[str]]:
 @pytest.fixture
 def skip_or_fail() -> Callable[[str], None]:
     return give_up
+
+
+@pytest.fixture
+def free_ports() -> Callable[[int], list[int]]:
+    """Loopback ports that nobody uses just now."""
+
+    def find(count: int) -> list[int]:
+        with contextlib.ExitStack() as stack:
+            servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+            return [server.getsockname()[1] for server in servers]
+
+    return find
