@@ -43,6 +43,10 @@ FADES_AT = 250
 """Episode from which the paper's form explores no more [R]; before, with chance 1 - (episode / 250)^2."""
 SIDE_BY_SIDE = 64
 """Episodes at once in the improved form [O]."""
+UPDATE_EVERY = {True: 4, False: 64}
+"""Steps of the environment per gradient step, in the paper's form and in the improved one [O]."""
+ACTOR_SHARE = 0.25
+"""Of the decisions in the improved form's training, how many are the actor's (and noise) [O]."""
 MIN_TRAINING_S = 5.0
 """With less time than this and no trained actor, nothing is learned [O]."""
 SCHEMES = 6
@@ -77,20 +81,41 @@ class FadingNoise(BaseNoise):
 
 
 class LastingNoise(BaseNoise):
-    """Gaussian of every size from one hundredth to a half, on one step in two, one cut in two [O].
+    """Gaussian of every size from one hundredth to a half, on one decision in two and on some cuts [O].
 
-    It does not end. Most steps keep most cuts as they are, because a decision can only be told good from
-    bad when few others change with it.
+    It does not end. Most decisions keep most cuts, because one can only be told good from bad when few
+    others change with it. Half of the time an episode goes on with the noise of its last decision: a cut
+    that moves in one volume alone makes devices exchange rows, one that moves in several does not.
     """
 
+    def __init__(self) -> None:
+        self.reset()
+
     def reset(self) -> None:
-        pass
+        self._last = np.zeros((0, 0))
 
     def __call__(self, size: Sequence[int]) -> Floats:
-        sigma = 10.0 ** np.random.uniform(-2.0, -0.3, (size[0], 1))
-        some = np.random.random(size) < 0.6
-        drawn: Floats = np.random.normal(0.0, 1.0, size) * sigma * some
-        return drawn * (np.random.random((size[0], 1)) < 0.5)
+        sigma = 10.0 ** np.random.uniform(-2.2, -0.3, (size[0], 1))
+        drawn = np.random.normal(0.0, 1.0, size) * sigma * (np.random.random(size) < 0.5)
+        drawn *= np.random.random((size[0], 1)) < 0.5
+        if self._last.shape == drawn.shape:
+            drawn = np.where(np.random.random((size[0], 1)) < 0.5, self._last, drawn)
+        self._last = drawn
+        return drawn
+
+
+class ResidualPolicy(ContinuousDeterministicPolicy):
+    """Explores around the incumbent as well as around the actor: most decisions drop the actor's action [O].
+
+    Without this a half-trained actor moves every volume of every episode away from the best split known, and
+    nothing near it is met any more.
+    """
+
+    def add_exploration_noise(self, act: Floats, batch: Batch) -> Floats:  # type: ignore[override]
+        kept = np.random.random((len(act), 1)) < ACTOR_SHARE
+        noise = LastingNoise() if self.exploration_noise is None else self.exploration_noise
+        moved: Floats = np.clip(act * kept + noise(act.shape), -1.0, 1.0)
+        return moved
 
 
 class Agent:
@@ -116,7 +141,8 @@ class Agent:
                     parameter.data.mul_(0.01)
             both = Net(state_shape=(states + actions,), hidden_sizes=CRITIC)
             critic = ContinuousCritic(preprocess_net=both)
-        self.policy = ContinuousDeterministicPolicy(
+        kind = ContinuousDeterministicPolicy if paper else ResidualPolicy
+        self.policy = kind(
             actor=actor,
             exploration_noise=FadingNoise(devices) if paper else LastingNoise(),
             action_space=_space(devices),
@@ -224,6 +250,7 @@ class Agent:
         *,
         episodes: float,
         deadline: float,
+        update_every: int = 4,
         after: Callable[[int], None] = lambda met: None,
     ) -> int:
         """Learns on an environment until there were so many episodes, or `time.perf_counter` says so.
@@ -232,26 +259,25 @@ class Agent:
             env: where.
             episodes: how many at most.
             deadline: when to stop at the latest.
+            update_every: steps of the environment per gradient step.
             after: called with the number of episodes met, now and then.
 
         Returns:
-            Gradient steps made: one for every four steps of the environment in the paper's form [O], and for
-            every sixteen in the improved one, where steps cost next to nothing.
+            Gradient steps made.
         """
         buffer = VectorReplayBuffer(60_000, len(env))
         collector: Collector = Collector(
             self.policy, env, buffer, exploration_noise=True, raise_on_nan_in_buffer=False
         )
         collector.reset()
-        noise, steps, every = self.policy.exploration_noise, 0, 4 if self.paper else 16
-        owed = 0.0
+        noise, steps, owed = self.policy.exploration_noise, 0, 0.0
         with policy_within_training_step(self.policy):
             while env.met < episodes and time.perf_counter() < deadline:
                 if isinstance(noise, FadingNoise):
                     noise.probability = max(0.0, 1.0 - (env.met / FADES_AT) ** 2)
-                taken = max(len(env), every)
+                taken = len(env) if len(env) > 1 else update_every
                 collector.collect(n_step=taken)
-                owed += taken / every
+                owed += taken / update_every
                 while owed >= 1 and len(buffer) >= BATCH and time.perf_counter() < deadline:
                     self.algorithm.update(buffer, BATCH)
                     owed -= 1
@@ -276,6 +302,8 @@ class OSDS:
         scheme: cut the depth here, and nowhere else.
         actor: a trained one, or its file: it decides at once, and what is left of the budget fine-tunes it.
         side_by_side: episodes at once in the improved form.
+        update_every: steps of the environment per gradient step; None: UPDATE_EVERY. A gradient step takes a
+            thousand times as long as a step of the environment.
         progress: called with (episode, episodes, best latency in seconds) while training; without a limit
             `episodes` is an estimate by the clock.
         agent: the trained actor, after `find_strategy`; None if nothing was learned.
@@ -288,6 +316,7 @@ class OSDS:
     scheme: PartitionScheme | None = None
     actor: Agent | str | Path | None = None
     side_by_side: int = SIDE_BY_SIDE
+    update_every: int | None = None
     progress: Progress | None = None
     name: str = "osds"
     agent: Agent | None = field(default=None, compare=False)
@@ -362,7 +391,8 @@ class OSDS:
                 total = int(limit) if limit < inf else max(met, round(met / max(done, 1e-3)))
                 self.progress(met, total, min(task.latency_s for task in tasks))
 
-        steps = agent.train(env, episodes=limit, deadline=deadline, after=after)
+        every = self.update_every or UPDATE_EVERY[self.as_in_paper]
+        steps = agent.train(env, episodes=limit, deadline=deadline, update_every=every, after=after)
         agent.roll_out(tasks)
         self.report |= {
             "episodes": env.met,

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from policies.osds_task import Floats, Ints, SplitTask
+from policies.osds_task import Floats, Ints, SplitTask, costs_s
 from policies.parts import pricer_for
 
 Form = Callable[["SplitEnv", Ints, SplitTask], Floats]
@@ -61,7 +61,7 @@ class SplitEnv:
         self._volume = np.zeros(count, dtype=np.int64)
         self._bounds = np.zeros((count, self._deepest, self.devices + 1), dtype=np.int64)
         self._ready = np.zeros((count, self._deepest, self.devices))
-        self._latency = np.zeros(count)
+        self._cost = np.zeros(count)
         self.action_space = Box(-1.0, 1.0, (self.devices - 1,), np.float32)
         self.observation_space = Box(-np.inf, np.inf, (self.state_size(self.devices, paper),), np.float32)
 
@@ -89,7 +89,7 @@ class SplitEnv:
         self._volume[ids] = 0
         for task, members in self._groups(ids):
             self._bounds[members, : task.volumes] = task.bounds
-            self._latency[members] = task.latency_s if np.isfinite(task.latency_s) else 3 * task.unit_s
+            self._cost[members] = min(task.cost_s, 3 * task.unit_s)
         return self._states(ids), _no_info(len(ids))
 
     def step(
@@ -113,14 +113,16 @@ class SplitEnv:
                 rewards[members] = np.where(done[members], 1.0 / latencies, 0.0)
                 ended = done[members]
                 if ended.any():
-                    task.offer(self._bounds[members[ended], : task.volumes], latencies[ended])
+                    whole = latencies[ended]
+                    task.offer(self._bounds[members[ended], : task.volumes], whole, whole)
             else:
-                # The latency that this decision adds, all later volumes cut as the incumbent's are [O].
-                worst = np.minimum(latencies, 3 * task.unit_s)
-                rewards[members] = GAIN * (self._latency[members] - worst) / task.unit_s
-                self._latency[members] = worst
+                # What this decision adds to the cost, all later volumes cut as the incumbent's are [O].
+                costs = costs_s(latencies, ready)
+                worst = np.minimum(costs, 3 * task.unit_s)
+                rewards[members] = GAIN * (self._cost[members] - worst) / task.unit_s
+                self._cost[members] = worst
                 if self.moving:
-                    task.offer(self._bounds[members, : task.volumes], latencies)
+                    task.offer(self._bounds[members, : task.volumes], latencies, costs)
         self._volume[ids] += 1
         self.met += int(done.sum())
         states = self._states(ids)
@@ -174,7 +176,7 @@ class SplitEnv:
             fraction = task.bounds[here, 1:-1] / task.rows[here][:, None]
             decided = self._bounds[members, before, 1:-1] / task.rows[before][:, None]
             states[rows, d + 4] = at / task.volumes
-            states[rows, d + 5] = self._latency[members] / task.unit_s - 1.0
+            states[rows, d + 5] = self._cost[members] / task.unit_s - 1.0
             states[rows, d + 6 : 2 * d + 5] = fraction
             states[rows, 2 * d + 5 : 3 * d + 4] = np.where(at[:, None] > 0, decided, 0.0)
             states[rows, 3 * d + 4 :] = self._known[self.tasks.index(task)]

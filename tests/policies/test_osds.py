@@ -13,7 +13,7 @@ from distredge.plan.policy import PlanningProblem, Policy
 from distredge.plan.strategy import PartitionScheme, Strategy
 from policies.osds_baselines import baseline_strategies, lcpss_scheme
 from policies.osds_env import SplitEnv
-from policies.osds_task import SplitTask, projected, tasks_for
+from policies.osds_task import SplitTask, costs_s, projected, tasks_for
 from policies.parts import pricer_for
 from tests.policies.conformance import PolicyConformance
 from tests.policies.problems import branches, chain, problem
@@ -152,14 +152,14 @@ def test_paper_form_maps_sorted_actions_to_rows_and_rewards_the_end() -> None:
     assert rewards.max() == pytest.approx(1.0 / task.latency_s)
     alike = [[0, rows // 4, rows - rows // 4, rows] for rows in task.rows]
     if rewards[0] > rewards[1]:
-        assert task.bounds.tolist() == alike
+        assert task.best.tolist() == alike
     assert latency(asked, task.strategy()) == pytest.approx(task.latency_s)
 
 
 def test_improved_rewards_sum_to_what_was_gained() -> None:
     asked = problem(chain(rows=64), gflops=(0.02, 0.01, 0.005))
     (task, *_) = tasks_for(asked, [lcpss_scheme(asked)], baseline_strategies(asked))
-    start = task.latency_s
+    start, unit = task.cost_s, task.latency_s
     env = SplitEnv([task], 4, 0, paper=False, moving=False)
     env.reset()
     total = np.zeros(4)
@@ -169,8 +169,8 @@ def test_improved_rewards_sum_to_what_was_gained() -> None:
         total += rewards
     assert done.all()
     assert total[0] == 0.0
-    latencies, _ = task.price(env._bounds[:, : task.volumes])
-    assert total == pytest.approx(10.0 * (start - latencies) / start)
+    costs = costs_s(*task.price(env._bounds[:, : task.volumes]))
+    assert total == pytest.approx(10.0 * (start - costs) / unit)
 
 
 def test_noise_of_the_paper_fades() -> None:
