@@ -11,7 +11,7 @@ from distredge.sim.packed import Packed
 from distredge.sim.records import Floats, Records
 
 if TYPE_CHECKING:
-    from distredge.sim.kernel import Work
+    from distredge.sim.work import Work
 
 FASTEST = 1e18
 

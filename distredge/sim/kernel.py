@@ -6,77 +6,17 @@ and equals them to rounding. Tests hold it to that on every model of the zoo.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from distredge.sim.clock import run_clock
 from distredge.sim.jit import inlined, internal
+from distredge.sim.moves import clear, fetch, fetch_gaps, hold
 from distredge.sim.packed import MAPPED, NEVER, SAME, SYNC, WHOLE, Packed
 from distredge.sim.program import TO_READ, TO_STEP, Program
-from distredge.sim.records import Floats, Ints, Records, records
+from distredge.sim.records import Ints
+from distredge.sim.work import Work, new_work
 
-HELD = 8
-"""Separate ranges of one tensor that a device may hold; more, and the compiled evaluator gives up."""
-
-
-class Work(NamedTuple):
-    """Scratch of one evaluation. Peer `devices` is the requester, and task 0 stands for what it does."""
-
-    counts: Ints  # tasks; transfers; gave up (0 or 1)
-    bounds: Ints  # [share, device + 1]
-    step: Records
-    """first, last: rows that one device computes"""
-    read: Records
-    """[read, device] first, last: rows wanted"""
-    pub: Records
-    """[pub, device] first, last: rows made"""
-    stage_s: Floats  # [stage, device]; below 0: nothing runs
-    height: Ints  # [slot]
-    owner: Records
-    """[slot, device] first, last: rows owned, (0, 1) for each that has a whole tensor; task: their maker"""
-    held_count: Ints  # [slot, peer]
-    held: Records
-    """[slot, peer, range] first, last"""
-    device: Records
-    """first, last, task: its first, last and present one; free, end: when the present one may begin, ends"""
-    task: Records
-    """on: its device; volume; missing: transfers not yet there; next: on the same device; sends, last_send;
-    seconds, ready, end"""
-    sent: Records
-    """source, to, task: that waits; next: of the same maker, then on the same connection; bytes"""
-    line: Ints  # [source * peers + target] last transfer in it
-    flow: Records
-    """Connections with something to send: source, target, sent; open, wanted: while shares are found; left,
-    since, rate, end"""
-    peer: Records
-    """flows_up, flows_down; equal_up, equal_down; left_up, left_down"""
-
-
-def new_work(g: Packed, volumes: int) -> Work:
-    """Room for evaluating any scheme of so many volumes."""
-    d, peers = g.devices, g.devices + 1
-    nodes, slots, reads = len(g.node), len(g.tensor) + 1, len(g.edge) + 1
-    tasks = (min(volumes, nodes) + nodes) * d + 2
-    sends = max(1024, min(4 * reads * d * peers, 200_000))
-    return Work(
-        counts=np.zeros(3, dtype=np.int64),
-        bounds=np.zeros((slots + nodes, d + 1), dtype=np.int64),
-        step=records(nodes + 1, "first last"),
-        read=records((reads, d), "first last"),
-        pub=records((slots, d), "first last"),
-        stage_s=np.zeros((nodes + 1, d)),
-        height=np.zeros(slots, dtype=np.int64),
-        owner=records((slots, d), "first last task"),
-        held_count=np.zeros((slots, peers), dtype=np.int64),
-        held=records((slots, peers, HELD), "first last"),
-        device=records(d, "first last task", "free end"),
-        task=records(tasks, "on volume missing next sends last_send", "seconds ready end"),
-        sent=records(sends, "source to task next", "bytes"),
-        line=np.zeros(peers * peers, dtype=np.int64),
-        flow=records(peers * peers, "source target sent open", "left since rate end wanted"),
-        peer=records(peers, "flows_up flows_down equal_up equal_down", "left_up left_down"),
-    )
+__all__ = ["Work", "new_work", "price"]
 
 
 @inlined
@@ -107,7 +47,7 @@ def price(g: Packed, p: Program, volumes: int, w: Work, bounds: Ints, tail: int,
     w.task[0].sends = -1
     w.task[0].last_send = -1
     for slot in range(len(g.model_inputs)):
-        _clear(w, slot, d)
+        clear(w, slot, d)
         w.height[slot] = g.tensor[g.model_inputs[slot]].rows
     for v in range(volumes):
         _volume(g, p, v, w, bounds, tail)
@@ -119,7 +59,7 @@ def price(g: Packed, p: Program, volumes: int, w: Work, bounds: Ints, tail: int,
         if slot >= inputs:
             whole = g.tensor[tensor].rowed == 0
             rows = 1 if whole else w.height[slot]
-            _fetch(g, p, w, slot, d, 0, 0, rows, whole, g.tensor[tensor].row_bytes, tail)
+            fetch(g, p, w, slot, d, 0, 0, rows, whole, g.tensor[tensor].row_bytes, tail)
     if w.counts[2]:
         return np.inf
     return run_clock(g, w, limit_s)
@@ -136,15 +76,6 @@ def _biggest(bounds: Ints, v: int, devices: int) -> int:
 
 
 @inlined
-def _clear(w: Work, slot: int, devices: int) -> None:
-    for device in range(devices):
-        w.owner[slot, device].first = 0
-        w.owner[slot, device].last = 0
-        w.held_count[slot, device] = 0
-    w.held_count[slot, devices] = 0
-
-
-@inlined
 def _volume(g: Packed, p: Program, v: int, w: Work, bounds: Ints, tail: int) -> None:
     d = g.devices
     rows = p.volume[v].rows
@@ -153,7 +84,7 @@ def _volume(g: Packed, p: Program, v: int, w: Work, bounds: Ints, tail: int) -> 
     pubs, pubs_end = p.volume[v].pubs, p.volume[v + 1].pubs
     for pub in range(pubs, pubs_end):
         slot = p.pub[pub].slot
-        _clear(w, slot, d)
+        clear(w, slot, d)
         w.height[slot] = g.tensor[p.slot_tensor[slot]].rows
         if p.pub[pub].partial == 1:
             share = p.pub[pub].share
@@ -177,7 +108,7 @@ def _volume(g: Packed, p: Program, v: int, w: Work, bounds: Ints, tail: int) -> 
                     if p.read[read].slot >= 0:
                         whole = p.read[read].whole == 1
                         slot, size = p.read[read].slot, p.read[read].bytes
-                        _fetch(g, p, w, slot, device, task, first, last, whole, size, tail)
+                        fetch(g, p, w, slot, device, task, first, last, whole, size, tail)
             if not reading and len(g.model_inputs) > 0:
                 _wake(g, w, device, task)
             for pub in range(pubs, pubs_end):
@@ -190,8 +121,8 @@ def _wake(g: Packed, w: Work, device: int, task: int) -> None:
     """A task that reads constants alone gets a row of the first input, to know that there is a frame."""
     size = g.tensor[g.model_inputs[0]].row_bytes
     w.task[task].seconds += g.device[device].s_per_byte * size
-    _fetch_gaps(w, 0, device, task, 0, 1, size, g.devices, 0, 0, NEVER)
-    _hold(w, 0, device, 0, 1)
+    fetch_gaps(w, 0, device, task, 0, 1, size, g.devices, 0, 0, NEVER)
+    hold(w, 0, device, 0, 1)
 
 
 @inlined
@@ -371,120 +302,11 @@ def _tail(g: Packed, p: Program, volumes: int, w: Work, tail: int) -> None:
         last = g.tail_read[at].last if g.tail_read[at].last >= 0 else w.height[slot]
         first, size = g.tail_read[at].first, g.tensor[tensor].row_bytes
         moved += (last - first) * size
-        _fetch(g, p, w, slot, tail, task, first, last, g.tensor[tensor].rowed == 0, size, tail)
+        fetch(g, p, w, slot, tail, task, first, last, g.tensor[tensor].rowed == 0, size, tail)
     w.task[task].seconds = g.device[tail].tail_s + g.device[tail].fixed_s + g.device[tail].s_per_byte * moved
     for tensor in g.tail_makes:
         slot = p.tensor[tensor].slot
-        _clear(w, slot, g.devices)
+        clear(w, slot, g.devices)
         w.owner[slot, tail].first, w.owner[slot, tail].last = 0, 1
         w.owner[slot, tail].task = task
         w.height[slot] = 1
-
-
-@inlined
-def _fetch(
-    g: Packed,
-    p: Program,
-    w: Work,
-    slot: int,
-    peer: int,
-    task: int,
-    first: int,
-    last: int,
-    whole: bool,
-    row_bytes: float,
-    tail: int,
-) -> None:
-    """`_Compiler._fetch`: transfers for all rows that a peer does not hold."""
-    d = g.devices
-    if slot < len(g.model_inputs):
-        _fetch_gaps(w, slot, peer, task, first, last, row_bytes, d, 0, 0, NEVER)
-    elif whole:
-        if w.held_count[slot, peer] > 0:
-            return
-        source = tail
-        if w.owner[slot, tail].last == 0:
-            source = 0
-            while source < d - 1 and w.owner[slot, source].last == 0:
-                source += 1
-        _send(w, source, w.owner[slot, source].task, peer, task, row_bytes)
-    else:
-        held = w.held_count[slot, peer]
-        if held == 1 and w.held[slot, peer, 0].first <= first and last <= w.held[slot, peer, 0].last:
-            return
-        for source in range(d):
-            a, b = w.owner[slot, source].first, w.owner[slot, source].last
-            if a < last and b > first and a < b:
-                maker = w.owner[slot, source].task
-                _fetch_gaps(w, slot, peer, task, first, last, row_bytes, source, maker, a, b)
-    _hold(w, slot, peer, first, last)
-
-
-@inlined
-def _fetch_gaps(
-    w: Work,
-    slot: int,
-    peer: int,
-    task: int,
-    first: int,
-    last: int,
-    row_bytes: float,
-    source: int,
-    maker: int,
-    a: int,
-    b: int,
-) -> None:
-    """Sends, out of rows [a, b) of a source, what is wanted and not held."""
-    at = first
-    for k in range(w.held_count[slot, peer] + 1):
-        stop, resume = last, last
-        if k < w.held_count[slot, peer]:
-            stop, resume = w.held[slot, peer, k].first, w.held[slot, peer, k].last
-        rows = min(stop, b, last) - max(at, a)
-        if rows > 0:
-            _send(w, source, maker, peer, task, rows * row_bytes)
-        at = max(at, resume)
-
-
-@inlined
-def _send(w: Work, source: int, maker: int, peer: int, task: int, size: float) -> None:
-    sent = w.counts[1]
-    if sent >= len(w.sent):
-        w.counts[2] = 1
-        return
-    w.counts[1] = sent + 1
-    w.sent[sent].source = source
-    w.sent[sent].to = peer
-    w.sent[sent].task = task
-    w.sent[sent].bytes = size
-    w.sent[sent].next = -1
-    w.task[task].missing += 1
-    if w.task[maker].sends < 0:
-        w.task[maker].sends = sent
-    else:
-        w.sent[w.task[maker].last_send].next = sent
-    w.task[maker].last_send = sent
-
-
-@inlined
-def _hold(w: Work, slot: int, peer: int, first: int, last: int) -> None:
-    """Adds rows to those that a peer holds; ranges stay apart and in order."""
-    count = w.held_count[slot, peer]
-    kept = 0
-    at = 0  # how many lie before the new range
-    for k in range(count):
-        a, b = w.held[slot, peer, k].first, w.held[slot, peer, k].last
-        if b < first or a > last:
-            w.held[slot, peer, kept].first, w.held[slot, peer, kept].last = a, b
-            kept += 1
-            at += b < first
-        else:
-            first, last = min(first, a), max(last, b)
-    if kept == HELD:
-        w.counts[2] = 1
-        return
-    for k in range(kept, at, -1):
-        w.held[slot, peer, k].first = w.held[slot, peer, k - 1].first
-        w.held[slot, peer, k].last = w.held[slot, peer, k - 1].last
-    w.held[slot, peer, at].first, w.held[slot, peer, at].last = first, last
-    w.held_count[slot, peer] = kept + 1

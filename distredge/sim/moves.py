@@ -1,0 +1,126 @@
+"""The evaluator's transfers: who holds which rows, and who must send them; `_Compiler._fetch`, compiled."""
+
+from __future__ import annotations
+
+from distredge.sim.jit import inlined
+from distredge.sim.packed import NEVER, Packed
+from distredge.sim.program import Program
+from distredge.sim.work import HELD, Work
+
+
+@inlined
+def clear(w: Work, slot: int, devices: int) -> None:
+    for device in range(devices):
+        w.owner[slot, device].first = 0
+        w.owner[slot, device].last = 0
+        w.held_count[slot, device] = 0
+    w.held_count[slot, devices] = 0
+
+
+@inlined
+def fetch(
+    g: Packed,
+    p: Program,
+    w: Work,
+    slot: int,
+    peer: int,
+    task: int,
+    first: int,
+    last: int,
+    whole: bool,
+    row_bytes: float,
+    tail: int,
+) -> None:
+    """`_Compiler._fetch`: transfers for all rows that a peer does not hold."""
+    d = g.devices
+    if slot < len(g.model_inputs):
+        fetch_gaps(w, slot, peer, task, first, last, row_bytes, d, 0, 0, NEVER)
+    elif whole:
+        if w.held_count[slot, peer] > 0:
+            return
+        source = tail
+        if w.owner[slot, tail].last == 0:
+            source = 0
+            while source < d - 1 and w.owner[slot, source].last == 0:
+                source += 1
+        _send(w, source, w.owner[slot, source].task, peer, task, row_bytes)
+    else:
+        held = w.held_count[slot, peer]
+        if held == 1 and w.held[slot, peer, 0].first <= first and last <= w.held[slot, peer, 0].last:
+            return
+        for source in range(d):
+            a, b = w.owner[slot, source].first, w.owner[slot, source].last
+            if a < last and b > first and a < b:
+                maker = w.owner[slot, source].task
+                fetch_gaps(w, slot, peer, task, first, last, row_bytes, source, maker, a, b)
+    hold(w, slot, peer, first, last)
+
+
+@inlined
+def fetch_gaps(
+    w: Work,
+    slot: int,
+    peer: int,
+    task: int,
+    first: int,
+    last: int,
+    row_bytes: float,
+    source: int,
+    maker: int,
+    a: int,
+    b: int,
+) -> None:
+    """Sends, out of rows [a, b) of a source, what is wanted and not held."""
+    at = first
+    for k in range(w.held_count[slot, peer] + 1):
+        stop, resume = last, last
+        if k < w.held_count[slot, peer]:
+            stop, resume = w.held[slot, peer, k].first, w.held[slot, peer, k].last
+        rows = min(stop, b, last) - max(at, a)
+        if rows > 0:
+            _send(w, source, maker, peer, task, rows * row_bytes)
+        at = max(at, resume)
+
+
+@inlined
+def _send(w: Work, source: int, maker: int, peer: int, task: int, size: float) -> None:
+    sent = w.counts[1]
+    if sent >= len(w.sent):
+        w.counts[2] = 1
+        return
+    w.counts[1] = sent + 1
+    w.sent[sent].source = source
+    w.sent[sent].to = peer
+    w.sent[sent].task = task
+    w.sent[sent].bytes = size
+    w.sent[sent].next = -1
+    w.task[task].missing += 1
+    if w.task[maker].sends < 0:
+        w.task[maker].sends = sent
+    else:
+        w.sent[w.task[maker].last_send].next = sent
+    w.task[maker].last_send = sent
+
+
+@inlined
+def hold(w: Work, slot: int, peer: int, first: int, last: int) -> None:
+    """Adds rows to those that a peer holds; ranges stay apart and in order."""
+    count = w.held_count[slot, peer]
+    kept = 0
+    at = 0  # how many lie before the new range
+    for k in range(count):
+        a, b = w.held[slot, peer, k].first, w.held[slot, peer, k].last
+        if b < first or a > last:
+            w.held[slot, peer, kept].first, w.held[slot, peer, kept].last = a, b
+            kept += 1
+            at += b < first
+        else:
+            first, last = min(first, a), max(last, b)
+    if kept == HELD:
+        w.counts[2] = 1
+        return
+    for k in range(kept, at, -1):
+        w.held[slot, peer, k].first = w.held[slot, peer, k - 1].first
+        w.held[slot, peer, k].last = w.held[slot, peer, k - 1].last
+    w.held[slot, peer, at].first, w.held[slot, peer, at].last = first, last
+    w.held_count[slot, peer] = kept + 1

@@ -1,0 +1,72 @@
+"""The evaluator's scratch: made once, used for any number of strategies."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from distredge.sim.packed import Packed
+from distredge.sim.records import Floats, Ints, Records, records
+
+HELD = 8
+"""Separate ranges of one tensor that a device may hold; more, and the compiled evaluator gives up."""
+
+
+class Work(NamedTuple):
+    """Scratch of one evaluation. Peer `devices` is the requester, and task 0 stands for what it does."""
+
+    counts: Ints  # tasks; transfers; gave up (0 or 1)
+    bounds: Ints  # [share, device + 1]
+    step: Records
+    """first, last: rows that one device computes"""
+    read: Records
+    """[read, device] first, last: rows wanted"""
+    pub: Records
+    """[pub, device] first, last: rows made"""
+    stage_s: Floats  # [stage, device]; below 0: nothing runs
+    height: Ints  # [slot]
+    owner: Records
+    """[slot, device] first, last: rows owned, (0, 1) for each that has a whole tensor; task: their maker"""
+    held_count: Ints  # [slot, peer]
+    held: Records
+    """[slot, peer, range] first, last"""
+    device: Records
+    """first, last, task: its first, last and present one; free, end: when the present one may begin, ends"""
+    task: Records
+    """on: its device; volume; missing: transfers not yet there; next: on the same device; sends, last_send;
+    seconds, ready, end"""
+    sent: Records
+    """source, to, task: that waits; next: of the same maker, then on the same connection; bytes"""
+    line: Ints  # [source * peers + target] last transfer in it
+    flow: Records
+    """Connections with something to send: source, target, sent; open, wanted: while shares are found; left,
+    since, rate, end"""
+    peer: Records
+    """flows_up, flows_down; equal_up, equal_down; left_up, left_down"""
+
+
+def new_work(g: Packed, volumes: int) -> Work:
+    """Room for evaluating any scheme of so many volumes."""
+    d, peers = g.devices, g.devices + 1
+    nodes, slots, reads = len(g.node), len(g.tensor) + 1, len(g.edge) + 1
+    tasks = (min(volumes, nodes) + nodes) * d + 2
+    sends = max(1024, min(4 * reads * d * peers, 200_000))
+    return Work(
+        counts=np.zeros(3, dtype=np.int64),
+        bounds=np.zeros((slots + nodes, d + 1), dtype=np.int64),
+        step=records(nodes + 1, "first last"),
+        read=records((reads, d), "first last"),
+        pub=records((slots, d), "first last"),
+        stage_s=np.zeros((nodes + 1, d)),
+        height=np.zeros(slots, dtype=np.int64),
+        owner=records((slots, d), "first last task"),
+        held_count=np.zeros((slots, peers), dtype=np.int64),
+        held=records((slots, peers, HELD), "first last"),
+        device=records(d, "first last task", "free end"),
+        task=records(tasks, "on volume missing next sends last_send", "seconds ready end"),
+        sent=records(sends, "source to task next", "bytes"),
+        line=np.zeros(peers * peers, dtype=np.int64),
+        flow=records(peers * peers, "source target sent open", "left since rate end wanted"),
+        peer=records(peers, "flows_up flows_down equal_up equal_down", "left_up left_down"),
+    )
