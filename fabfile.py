@@ -1,5 +1,5 @@
 """`fab TASK`: everything is in launch/tasks.py."""
 
-from launch.tasks import deploy, doctor, logs, restart, start, status, stop, undeploy
+from launch.tasks import deploy, doctor, logs, profile, restart, start, status, stop, undeploy
 
-__all__ = ["deploy", "doctor", "logs", "restart", "start", "status", "stop", "undeploy"]
+__all__ = ["deploy", "doctor", "logs", "profile", "restart", "start", "status", "stop", "undeploy"]

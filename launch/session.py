@@ -85,10 +85,11 @@ class HostSession:
         self._send(json.dumps({"do": action, **arguments}).encode() + b"\n")
         return self._receive()
 
-    def put(self, file: Path, digest: str) -> None:
-        """Sends a file for `wheels/`."""
+    def put(self, file: Path, digest: str, shelf: str = "") -> None:
+        """Sends a file, for `wheels/` or for a shelf of its own."""
         size = file.stat().st_size
-        request = {"do": "put", "folder": self.folder, "name": file.name, "digest": digest, "size": size}
+        request: dict[str, object] = {"do": "put", "folder": self.folder, "name": file.name, "digest": digest}
+        request |= {"size": size, "shelf": shelf}
         self._send(json.dumps(request).encode() + b"\n")
         with file.open("rb") as source:
             while data := source.read(1 << 18):

@@ -19,6 +19,7 @@ from distredge.cluster.hosts import Cluster, load_hosts
 from distredge.errors import DistrEdgeError
 from launch import deploy as deploying
 from launch import peers
+from launch import profile as profiling
 from launch.doctor import examine
 from launch.fleet import Outcome, table
 
@@ -78,6 +79,31 @@ def logs(c: Context, hosts: str = "", lines: int = 30, as_json: bool = False) ->
 def doctor(c: Context, hosts: str = "", as_json: bool = False) -> None:
     """Examine every host, deployed or not: reachable, python, disk, ports, clock, versions, engine."""
     _run(c, hosts, as_json, examine)
+
+
+@task(
+    help={
+        **_HELP,
+        "model": "ONNX file to measure on",
+        "input-shape": "as of `distredge profile`; may be repeated",
+        "budget-s": "about how long each device may take (default: 45)",
+    },
+    iterable=["input_shape"],
+)
+def profile(
+    c: Context,
+    model: str,
+    input_shape: list[str],
+    hosts: str = "",
+    budget_s: float = 45.0,
+    as_json: bool = False,
+) -> None:
+    """Measure every device on a model, and every link; write NAME.measured.ini to plan with."""
+
+    def operation(cluster: Cluster) -> list[Outcome]:
+        return profiling.profile(cluster, Path(model), input_shape, budget_s)
+
+    _run(c, hosts, as_json, operation)
 
 
 @task(help=_HELP)

@@ -29,6 +29,7 @@ ACTIONS = {
         store.roll_back,
         store.write_files,
         store.python_run,
+        store.profile,
         store.undeploy,
         peers.start,
         peers.stop,

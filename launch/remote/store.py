@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 
 from launch.remote.basics import (
     MARK,
@@ -48,24 +49,34 @@ def lock(folder, holder):
 HELD = []
 
 
-def missing(folder, files):
+def missing(folder, files, shelf=""):
     """Names, out of {name: sha256}, of those that are not here complete."""
-    return [name for name, digest in files.items() if not os.path.exists(wheel_path(folder, name, digest))]
+    return [
+        name for name, digest in files.items() if not os.path.exists(place_of(folder, name, digest, shelf))
+    ]
 
 
-def wheel_path(folder, name, digest):
+def place_of(folder, name, digest, shelf=""):
+    """Where a file is kept: by content, or with others that it belongs to on a shelf such as `models/ID`."""
     if not re.fullmatch(r"[A-Za-z0-9_.+!-]+", name) or not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise Refusal(f"{name!r} is no file name")
-    return os.path.join(expand(folder), "wheels", digest, name)
+        raise Refusal(f"{name!r} is no file name; rename it to letters, digits and '_.+!-'")
+    if not re.fullmatch(r"(models/[0-9a-f]+)?", shelf):
+        raise Refusal(f"{shelf!r} is no shelf")
+    return os.path.join(expand(folder), shelf or f"wheels/{digest}", name)
 
 
-def put(source, folder, name, digest, size):
+def put(source, folder, name, digest, size, shelf=""):
     """Receives a file. All its bytes are read even if they cannot be kept."""
-    path = wheel_path(folder, name, digest)
-    left, hashed, failure, target = size, hashlib.sha256(), None, None
+    failure, path = None, ""
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        target = open(f"{path}.part", "wb")  # noqa: SIM115 (its closing may fail, too)
+        path = place_of(folder, name, digest, shelf)
+    except Refusal as error:
+        failure = error
+    left, hashed, target = size, hashlib.sha256(), None
+    try:
+        if failure is None:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            target = open(f"{path}.part", "wb")  # noqa: SIM115 (its closing may fail, too)
     except OSError as error:
         failure = error
     while left:
@@ -101,10 +112,10 @@ def build(folder, release, wheels, installer, about):
     os.makedirs(os.path.dirname(place), exist_ok=True)
     quiet_run([sys.executable, "-m", "venv", "--without-pip", place], "venv")
     python = os.path.join(place, "bin", "python")
-    pip = wheel_path(folder, *installer)
+    pip = place_of(folder, *installer)
     if borrow(folder, place, about):
         wheels = {about["own"]: wheels[about["own"]]}
-    paths = [wheel_path(folder, name, digest) for name, digest in wheels.items()]
+    paths = [place_of(folder, name, digest) for name, digest in wheels.items()]
     options = ["--no-index", "--no-deps", "--no-compile", "--no-warn-script-location", "--no-cache-dir"]
     options += ["--disable-pip-version-check", "--quiet", "--isolated"]
     quiet_run([python, os.path.join(pip, "pip"), "install", *options, *paths], "pip")
@@ -188,6 +199,34 @@ def write_files(folder, files):
         os.replace(f"{full}.new", full)
         changed.append(path)
     return changed
+
+
+def profile(folder, model, shelf, words, timeout_s=900):
+    """Measures this host on a model that was sent; the profile and the command's own summary."""
+    folder = expand(folder)
+    python = os.path.join(folder, "current", "bin", "python")
+    if not os.path.exists(python):
+        raise Refusal("nothing is deployed; run fab deploy")
+    with tempfile.TemporaryDirectory(dir=folder, prefix="profile-") as temporary:
+        output = os.path.join(temporary, "profile.json")
+        argv = [python, "-I", "-m", "distredge", "profile", os.path.join(folder, shelf, model), *words]
+        environment = {**os.environ, **own_places(folder)}
+        argv += ["--output", output, "--json"]
+        try:
+            done = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                env=environment,
+                timeout=timeout_s,
+            )
+        except subprocess.TimeoutExpired:
+            raise Refusal(f"measuring took more than {timeout_s} s; lower --budget-s") from None
+        if done.returncode:
+            said = done.stderr.strip().splitlines()
+            raise Refusal(said[-1].removeprefix("distredge: error: ") if said else "measuring failed")
+        return {"row": json.loads(done.stdout.splitlines()[-1]), "profile": json.loads(read_text(output))}
 
 
 def python_run(folder, code, arguments, timeout_s=120):

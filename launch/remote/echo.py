@@ -1,0 +1,49 @@
+"""The far end of a link that is measured: takes and gives messages over ZeroMQ.
+
+Needs pyzmq, so it runs in the release. Arguments: a token that every message must carry, the address and the
+port to listen on. Prints the port. A message is token, what to do, a number, payload: `take` answers with one
+byte, `note` with nothing, `give` with as many bytes as the number says. Ends with standard input.
+"""
+
+import sys
+
+import zmq
+
+from launch.remote.facts import bind_address
+
+LARGEST = 1 << 26
+
+
+def main():
+    token, address, port = sys.argv[2].encode(), sys.argv[3], sys.argv[4]
+    context = zmq.Context()
+    socket = context.socket(zmq.ROUTER)
+    socket.set(zmq.LINGER, 0)
+    socket.set(zmq.MAXMSGSIZE, LARGEST)
+    bind = bind_address(address)
+    socket.set(zmq.IPV6, ":" in bind)
+    bind = f"[{bind}]" if ":" in bind else bind
+    socket.bind(f"tcp://{bind}:{port}")
+    print(socket.get(zmq.LAST_ENDPOINT).decode().rstrip("\0").rpartition(":")[2], flush=True)
+    poller = zmq.Poller()
+    poller.register(socket, zmq.POLLIN)
+    poller.register(0, zmq.POLLIN)
+    while True:
+        ready = dict(poller.poll())
+        if 0 in ready and not sys.stdin.buffer.read1(1024):
+            break
+        if socket in ready:
+            answer(socket, token)
+    socket.close()
+    context.term()
+
+
+def answer(socket, token):
+    parts = socket.recv_multipart(copy=False)
+    if len(parts) != 5 or parts[1].bytes != token:
+        return
+    sender, what, number = parts[0].bytes, parts[2].bytes, int(parts[3].bytes[:12] or b"0")
+    if what == b"take":
+        socket.send_multipart([sender, b"."])
+    elif what == b"give" and 0 < number <= LARGEST:
+        socket.send_multipart([sender, bytes(number)], copy=False)
