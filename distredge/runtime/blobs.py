@@ -265,31 +265,36 @@ def _fingerprint(state: os.stat_result) -> str:
     return f"{state.st_size} {state.st_mtime_ns} {state.st_ino}"
 
 
-@dataclass
+@dataclass(frozen=True)
 class BlobSource:
-    """A blob that this process can send."""
+    """A blob that this process can send.
+
+    Attributes:
+        content: the bytes, or the file that holds them.
+    """
 
     sha256: str
-    data: Buffer
-
-    @classmethod
-    def of_file(cls, path: Path, sha256: str) -> BlobSource:
-        """Maps the file; it is read when and as often as it is sent."""
-        with path.open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                return cls(sha256, b"")
-            return cls(sha256, memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+    content: bytes | Path
 
     @property
     def total_bytes(self) -> int:
-        return len(self.data)
+        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+
+    def open(self) -> Buffer:
+        """The content; a file is mapped, so that it is read as it is sent."""
+        if isinstance(self.content, bytes):
+            return self.content
+        with self.content.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                return b""
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 class BlobSending:
     """One blob on its way to one peer."""
 
     def __init__(self, source: BlobSource) -> None:
-        self._source = source
+        self._sha256, self._data = source.sha256, memoryview(source.open())
         self._sent = self._credited = 0
 
     def credit(self, session: int, offset: int) -> Iterator[tuple[BlobChunk, Buffer]]:
@@ -298,7 +303,7 @@ class BlobSending:
         Raises:
             ProtocolError: there is nothing at that offset.
         """
-        total = self._source.total_bytes
+        total = len(self._data)
         if not 0 <= offset < total:
             raise ProtocolError(f"byte {offset} of a blob of {total} bytes was asked for")
         if offset < self._credited or offset > self._sent:
@@ -307,6 +312,6 @@ class BlobSending:
         end = min(offset + WINDOW_BYTES, total)
         while self._sent < end:
             at = self._sent
-            data = memoryview(self._source.data)[at : at + min(CHUNK_BYTES, total - at)]
+            data = self._data[at : at + min(CHUNK_BYTES, total - at)]
             self._sent += len(data)
-            yield BlobChunk(session, self._source.sha256, at, total), data
+            yield BlobChunk(session, self._sha256, at, total), data

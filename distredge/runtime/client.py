@@ -155,6 +155,7 @@ class Client:
                 link.send_message(Bye(self.session))
             link.close(farewell=link.welcomed and self._failure is None)
         self._links.clear()
+        self._sending.clear()
         self._context.term()
 
     # ------------------------------------------------------------------ plans
@@ -192,13 +193,12 @@ class Client:
                 link.send_message(UsePlan(self.session, deployment.epoch, device, addresses), document)
             while not deployment.is_ready:
                 self.pump(TICK_S)
-            # All peers have them: nothing needs to stay mapped.
-            deployment.blobs.clear()
         except BaseException:
             self.retire(deployment)
             raise
         finally:
             self._preparing = False
+            self._sending.clear()
             self._next_ping_s = 0.0
         return deployment
 

@@ -210,9 +210,14 @@ class Peer:
         _LOG.debug("%s: rejected: %s", self.name, reason)
 
     def post(self, action: Callable[[], None]) -> None:
-        """From another thread: lets the I/O thread do this."""
+        """Lets the I/O thread do this, after what was posted before; for other threads."""
         self._posted.append(action)
         os.eventfd_write(self._wake, 1)
+
+    @property
+    def has_posted(self) -> bool:
+        """Whether something posted is not done yet."""
+        return bool(self._posted)
 
     def tell(self, tenant: Tenant, message: Message, payload: Buffer | None = None) -> None:
         """To a session's requester."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from distredge.runtime.tenant import Tenant
 from distredge.runtime.trace import TraceEvent
 from distredge.runtime.transport import RowsFields, is_readable, receive, rows_header
 
+_LOG = logging.getLogger(__name__)
+
 NEIGHBOUR_S = 5.0
 """How long a peer waits for its neighbours to answer before it says that they do not."""
 PLAN_LIMIT = 64
@@ -59,7 +62,12 @@ class Mailroom(Protocol):
         ...
 
     def post(self, action: Callable[[], None]) -> None:
-        """From another thread: lets the I/O thread do this."""
+        """Lets the I/O thread do this, after what was posted before; for other threads."""
+        ...
+
+    @property
+    def has_posted(self) -> bool:
+        """Whether something posted is not done yet."""
         ...
 
 
@@ -273,9 +281,18 @@ class PlanHost:
 
     def drop_frame(self, hosted: HostedPlan, frame: int) -> None:
         """A frame is given up."""
-        self._perform(hosted, hosted.drop(frame))
+        # Behind whatever the compute thread has asked for: that may still send rows of this frame.
+        self._mail.post(partial(self._perform, hosted, hosted.drop(frame)))
 
     def _perform(self, hosted: HostedPlan, instructions: list[Instruction]) -> None:
+        try:
+            self._perform_all(hosted, instructions)
+        except Exception as error:
+            # A frame that nobody works on would keep its requester waiting for ever.
+            _LOG.exception("%s", self._name)
+            self._fail_running(hosted, f"cannot go on: {type(error).__name__}: {error}")
+
+    def _perform_all(self, hosted: HostedPlan, instructions: list[Instruction]) -> None:
         # A chain of quick parts runs here, one after another; `instructions` then holds the latest ones.
         while instructions:
             following: list[Instruction] = []
@@ -286,7 +303,8 @@ class PlanHost:
                     case SendRows(frame, transfer):
                         self._send_rows(hosted, frame, transfer)
                     case RunPart(frame, task):
-                        if hosted.is_quick(task) and self._compute.is_idle:
+                        # Nor may it overtake what the compute thread has asked for: it may free the frame.
+                        if hosted.is_quick(task) and self._compute.is_idle and not self._mail.has_posted:
                             following = self._run_part(hosted, frame, task)
                         else:
                             self._compute.submit((hosted, instruction))

@@ -422,7 +422,7 @@ class InferenceSession:
 
 def _blobs(model: Model) -> list[BlobSource]:
     return [
-        BlobSource.of_file(model.weights, model.weights_sha256),
+        BlobSource(model.weights_sha256, model.weights),
         BlobSource(model.graph.digest, model.onnx),
     ]
 

@@ -48,9 +48,18 @@ def test_a_blob_arrives_and_is_kept(tmp_path: Path) -> None:
     assert BlobStore(store.folder).offer(2, offer(2)) == [(2, BlobReady(2, SHA))]
 
 
+def test_a_file_is_mapped_and_let_go(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(DATA)
+    (tmp_path / "empty").write_bytes(b"")
+    source = BlobSource(SHA, tmp_path / "file")
+    assert source.total_bytes == len(DATA)
+    assert b"".join(data for _, data in BlobSending(source).credit(1, 0)) == DATA
+    assert bytes(BlobSource(SHA, tmp_path / "empty").open()) == b""
+
+
 def test_a_large_blob_is_credited_window_by_window() -> None:
     total = 5 * WINDOW_BYTES
-    sending = BlobSending(BlobSource(SHA, memoryview(bytearray(total))))
+    sending = BlobSending(BlobSource(SHA, bytes(total)))
     first = list(sending.credit(1, 0))
     assert [message.offset for message, _ in first] == list(range(0, WINDOW_BYTES, CHUNK_BYTES))
     assert not list(sending.credit(1, 0))
