@@ -1,23 +1,36 @@
-"""The annealing run of one planning problem: strategies in, better strategies out."""
+"""The annealing runs of one planning problem: strategies in, better strategies out."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from math import inf
 
 import numpy as np
 
+from distredge.errors import PolicyError
 from distredge.graph.model import Graph
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
 from distredge.sim.kernel import new_work
-from distredge.sim.packed import pack
-from distredge.sim.program import new_program
-from policies.annealing import Limits, State, anneal, copy_state, new_state, price_state, seed_random
+from distredge.sim.program import build_program, new_program
+from policies.annealing import (
+    Limits,
+    State,
+    anneal,
+    copy_state,
+    fits,
+    new_state,
+    price_state,
+    seed_random,
+)
+from policies.breeding import cross_random, new_population, offer, take
 from policies.parts import memory_limits, pricer_for
 
-_CHUNK = 256
+POOL = 10
+"""Strategies of a population."""
+_CHUNK = 128
 """Evaluations between two looks at the clock."""
 
 
@@ -27,67 +40,94 @@ class Annealer:
     Args:
         problem: what is asked.
         cuts: candidate cuts, in topological order.
-        scheme: keep this partition scheme and search its split decisions only.
+
+    Raises:
+        PolicyError: the compiled evaluator cannot read the graph.
     """
 
-    def __init__(
-        self, problem: PlanningProblem, cuts: Sequence[str], scheme: PartitionScheme | None = None
-    ) -> None:
-        graph = problem.graph
+    def __init__(self, problem: PlanningProblem, cuts: Sequence[str]) -> None:
+        graph, pricer = problem.graph, pricer_for(problem)
+        if pricer.packed is None:
+            raise PolicyError(f"{graph.name}: a row rule is of a form that the search cannot price fast")
         self.problem = problem
         self.cuts = tuple(cuts)
-        self.devices = len(problem.devices)
-        self.packed = pack(graph, pricer_for(problem).times, problem.network)
-        self.nodes = np.array([graph.producer[cut] for cut in self.cuts], dtype=np.int64)
-        size = len(self.cuts) + 1
-        self._programs = [new_program(self.packed, size) for _ in range(2)]
-        self._work = new_work(self.packed, size)
-        self._state, self._tried = (new_state(len(self.cuts), self.devices) for _ in range(2))
-        self._best = new_state(len(self.cuts), self.devices)
-        self._speeds = pricer_for(problem).speeds()
+        self.evaluations = 0
+        self._packed = pricer.packed
+        self._place = {cut: at + 1 for at, cut in enumerate(self.cuts)}
+        self._nodes = np.array([graph.producer[cut] for cut in self.cuts], dtype=np.int64)
+        size, devices = len(self.cuts) + 1, len(problem.devices)
+        self._programs = [new_program(self._packed, size) for _ in range(2)]
+        self._work = new_work(self._packed, size)
+        self._state, self._tried, self._best = (new_state(len(self.cuts), devices) for _ in range(3))
+        self.pool = new_population(POOL, len(self.cuts), devices)
+        self._speeds = pricer.speeds()
         self._limits = _limits(problem, self.cuts)
 
+    def seed(self, seed: int) -> None:
+        """Seeds everything random in the runs that follow."""
+        seed_random(seed % 2**32)
+
     def price(self, strategy: Strategy) -> float:
-        """Its latency in seconds."""
+        """Its latency in seconds; infinity where it does not fit into memory."""
         self._load(strategy, self._tried)
         return self._price(self._tried)
 
-    def run(
-        self, start: Strategy, evaluations: int, hot: float, cold: float, *, until: float | None = None
-    ) -> tuple[Strategy, float, int]:
-        """Anneals from one strategy.
+    def add(self, strategy: Strategy) -> None:
+        """Prices a strategy and offers it to the population."""
+        latency = self.price(strategy)
+        if latency < inf:
+            offer(self.pool, self._tried, latency, len(self.problem.devices))
+
+    @property
+    def best(self) -> Strategy:
+        """The best of the population."""
+        self._take(0, self._state)
+        return self._strategy(self._state)
+
+    @property
+    def best_s(self) -> float:
+        """Its latency."""
+        return float(self.pool.latency_s[0]) if self.pool.count[0] else inf
+
+    def anneal_child(self, decay: float, evaluations: float, hot: float, cold: float, until: float) -> None:
+        """Crosses two of the best strategies and anneals the child; see `anneal_member`."""
+        cross_random(self._packed, self._programs[0], self._nodes, self.pool, self._state, decay)
+        self._run(evaluations, hot, cold, until)
+
+    def anneal_member(self, at: int, evaluations: float, hot: float, cold: float, until: float = inf) -> None:
+        """Anneals one strategy of the population, by number, and offers it the best one met.
 
         Args:
-            start: where to start; its cuts are candidates.
+            at: which.
             evaluations: how many, unless time ends it.
-            hot, cold: temperatures at the start and the end, as shares of the best latency.
-            until: when `time.perf_counter` says so, end; the temperature then follows the clock.
-
-        Returns:
-            The best strategy met, its latency in seconds, and the evaluations made.
+            hot, cold: temperatures at the start and the end, as shares of the best latency. In between
+                they follow what is sooner used up, evaluations or time.
+            until: when `time.perf_counter` says so, end.
         """
-        self._load(start, self._state)
+        self._take(at, self._state)
+        self._run(evaluations, hot, cold, until)
+
+    def _take(self, at: int, to: State) -> None:
+        take(self.pool, at, self._nodes, len(self.problem.graph.nodes), to)
+
+    def _run(self, evaluations: float, hot: float, cold: float, until: float) -> None:
         copy_state(self._state, self._best)
         latency = best = self._price(self._state)
-        begun, done, size = time.perf_counter(), 0, _CHUNK
-        progress = 0.0
-        while progress < 1.0 and done < evaluations:
-            count = min(size, evaluations - done)
-            if until is None:
-                ahead = (done + count) / evaluations
-            else:
-                now = time.perf_counter()
-                if now >= until:
-                    break
-                rate = done / (now - begun) if done else 0.0
-                step = count / rate / (until - begun) if rate else 0.01
-                progress = (now - begun) / (until - begun)
-                ahead = min(1.0, progress + step)
+        if best == inf:
+            return
+        begun, done, progress = time.perf_counter(), 0, 0.0
+        while done < evaluations and progress < 1.0:
+            count = int(min(_CHUNK, evaluations - done))
+            ahead = (done + count) / evaluations
+            if until < inf:
+                used = max(0.0, time.perf_counter() - begun) / max(1e-9, until - begun)
+                ahead = max(ahead, used * (1 + count / max(done, 4 * count)))
+            ahead = min(1.0, ahead)
             latency, best = anneal(
-                self.packed,
+                self._packed,
                 *self._programs,
                 self._work,
-                self.nodes,
+                self._nodes,
                 self._speeds,
                 self._limits,
                 self._state,
@@ -100,19 +140,39 @@ class Annealer:
                 hot * (cold / hot) ** ahead,
             )
             done += count
-            if until is None:
-                progress = ahead
-        return self._strategy(self._best), best, done
+            progress = ahead
+        self.evaluations += done
+        offer(self.pool, self._best, best, len(self.problem.devices))
+
+    def without(self, strategy: Strategy, cut: int, keep: int) -> Strategy:
+        """A strategy with two neighbouring volumes joined; the split of one of them, by number, stays."""
+        cuts = [name for at, name in enumerate(strategy.scheme.cuts) if at != cut]
+        splits = list(strategy.splits)
+        splits[cut : cut + 2] = [splits[keep]]
+        heights = self.heights(cuts)
+        scaled = tuple(split.scaled(rows) for split, rows in zip(splits, heights, strict=True))
+        return Strategy(PartitionScheme(tuple(cuts)), scaled, strategy.tail_device)
+
+    def heights(self, cuts: Sequence[str]) -> list[int]:
+        """Reference rows of the volumes between these cuts."""
+        nodes = self.problem.graph.nodes
+        ends = np.array([*(self._nodes[self._place[cut] - 1] for cut in cuts), len(nodes)], dtype=np.int64)
+        build_program(self._packed, ends, len(ends), self._programs[0])
+        return [int(rows) for rows in self._programs[0].volume["rows"][: len(ends)]]
 
     def _price(self, state: State) -> float:
-        return float(price_state(self.packed, self._programs[0], self._work, state))
+        if len(self._limits.device_bytes) and not fits(self._limits, state, len(self.problem.devices)):
+            return inf
+        self.evaluations += 1
+        found = float(price_state(self._packed, self._programs[0], self._work, state))
+        return inf if np.isnan(found) else found
 
     def _load(self, strategy: Strategy, state: State) -> None:
-        places = [self.cuts.index(cut) + 1 for cut in strategy.scheme.cuts]
+        places = [self._place[cut] for cut in strategy.scheme.cuts]
         count = len(places) + 1
         state.volumes[0] = count
         state.places[:count] = [*places, len(self.cuts) + 1]
-        state.ends[:count] = [*(self.nodes[place - 1] for place in places), len(self.problem.graph.nodes)]
+        state.ends[:count] = [*(self._nodes[place - 1] for place in places), len(self.problem.graph.nodes)]
         for at, split in enumerate(strategy.splits):
             state.bounds[at] = split.bounds
         state.tail[0] = -1 if strategy.tail_device is None else strategy.tail_device
@@ -124,32 +184,24 @@ class Annealer:
         tail = int(state.tail[0])
         return Strategy(PartitionScheme(cuts), splits, None if tail < 0 else tail)
 
-    def seed(self, seed: int) -> None:
-        """Seeds everything random in the runs that follow."""
-        seed_random(seed)
-
 
 def _limits(problem: PlanningProblem, cuts: Sequence[str]) -> Limits:
     """Tables of memory, unless every device has room for anything."""
     graph, memory = problem.graph, pricer_for(problem).memory
     room = memory_limits(problem)
-    nothing = np.zeros((0, 0))
     if np.isinf(room).all():
-        return Limits(np.zeros(0), nothing, nothing, 0.0, 0.0)
+        return Limits(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0)), 0.0, 0.0)
     places = len(cuts) + 2
     weights, maps = np.zeros((places, places)), np.zeros((places, places))
     for start in range(places - 1):
         for end in range(start + 1, places):
-            scheme = PartitionScheme(
-                tuple(cuts[place - 1] for place in (start, end) if 0 < place <= len(cuts))
-            )
-            volume = find_volumes(graph, scheme)[1 if start else 0]
+            between = tuple(cuts[place - 1] for place in (start, end) if 0 < place <= len(cuts))
+            volume = find_volumes(graph, PartitionScheme(between))[1 if start else 0]
             weights[start, end] = memory.weights_bytes(volume.nodes)
             maps[start, end] = memory.work_bytes(volume)
     tail = tuple(sorted(graph.tail))
-    return Limits(
-        room, weights, maps, memory.weights_bytes(tail), max((_map_bytes(graph, i) for i in tail), default=0)
-    )
+    tail_maps = max((_map_bytes(graph, i) for i in tail), default=0.0)
+    return Limits(room, weights, maps, memory.weights_bytes(tail), tail_maps)
 
 
 def _map_bytes(graph: Graph, node: int) -> float:

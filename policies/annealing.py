@@ -125,15 +125,15 @@ def anneal(
     for _ in range(evaluations):
         temperature *= cooling
         copy_state(state, tried)
-        rebuilt = _change(g, nodes, speeds, state, tried, d)
+        rebuilt = change(g, nodes, speeds, tried, d)
         while np.random.random() < MORE:
-            rebuilt = _change(g, nodes, speeds, tried, tried, d) or rebuilt
+            rebuilt = change(g, nodes, speeds, tried, d) or rebuilt
         if rebuilt:
             program = p if held else other
             build_program(g, tried.ends, tried.volumes[0], program)
             for v in range(tried.volumes[0]):
-                _fit_height(tried.bounds, v, program.volume[v].rows, d)
-        if len(limits.device_bytes) > 0 and not _fits(limits, tried, d):
+                fit_height(tried.bounds, v, program.volume[v].rows, d)
+        if len(limits.device_bytes) > 0 and not fits(limits, tried, d):
             continue
         bar = latency_s - temperature * best_s * np.log(1.0 - np.random.random())
         volumes = tried.volumes[0]
@@ -156,7 +156,7 @@ def anneal(
 
 
 @internal
-def _change(g: Packed, nodes: Ints, speeds: Floats, state: State, tried: State, d: int) -> bool:
+def change(g: Packed, nodes: Ints, speeds: Floats, tried: State, d: int) -> bool:
     """One random change; returns whether cuts changed."""
     volumes = tried.volumes[0]
     kind = np.random.random()
@@ -182,7 +182,7 @@ def _change(g: Packed, nodes: Ints, speeds: Floats, state: State, tried: State, 
     elif kind < 0.63:
         if volumes > 1:
             source = v - 1 if v > 0 and (v == volumes - 1 or np.random.random() < 0.5) else v + 1
-            scale_bounds(state.bounds, source, tried.bounds, v, tried.bounds[v, d], d)
+            scale_bounds(tried.bounds, source, tried.bounds, v, tried.bounds[v, d], d)
     elif kind < 0.70:
         _drop_or_give(tried, volumes, d)
     elif kind < 0.74:
@@ -353,13 +353,13 @@ def scale_bounds(source: Ints, at: int, to: Ints, v: int, rows: int, d: int) -> 
 
 
 @internal
-def _fit_height(bounds: Ints, v: int, rows: int, d: int) -> None:
+def fit_height(bounds: Ints, v: int, rows: int, d: int) -> None:
     if bounds[v, d] != rows:
         scale_bounds(bounds, v, bounds, v, rows, d)
 
 
-@internal
-def _fits(limits: Limits, tried: State, d: int) -> bool:
+@compiled
+def fits(limits: Limits, tried: State, d: int) -> bool:
     """As `distredge.sim.memory` estimates."""
     volumes = tried.volumes[0]
     tail = tried.tail[0]

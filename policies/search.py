@@ -1,40 +1,53 @@
-"""`search`: simulated annealing over cuts, split decisions and the tail's device."""
+"""`search`: annealing of a population of strategies: cuts, split decisions and the tail's device at once."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from distredge.errors import PolicyError
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import Strategy
 from policies.annealer import Annealer
 from policies.cuts import narrow_cuts
-from policies.equal import Equal
-from policies.offload import Offload
-from policies.parts import pricer_for
-from policies.proportional import Proportional
+from policies.memory import fitted
+from policies.parts import fits
+from policies.starts import simple_strategies
+
+FOUNDERS = 16
+"""Starting points that are annealed, if time allows."""
+FOUNDERS_SHARE = 0.3
+"""Of the evaluations or the time, for these."""
+DECAY = 2.0
+"""About how many of the best become parents of annealed children."""
+CHILD = 1000
+"""Evaluations of each strategy that comes of crossing two."""
+HOT, WARM, COLD, FROZEN = 0.05, 0.012, 1e-3, 1e-4
+"""Temperatures, as shares of the best latency: where founders and children start, where both end, and where
+the last polish ends."""
 
 
 @dataclass(frozen=True)
 class Search:
     """A local search under the simulator [O]: the best-known answers of the comparison are long runs of it.
 
-    It anneals from the best of its starting points, `rounds` times, each from the best so far, hot at first and
-    cooler in each later round.
+    Simulated annealing from the best of many simple strategies; then over and over one of the best found, up
+    to a cut, is joined to another one behind it, and annealed for a little while. At the end cuts that cost
+    nothing are taken out: each is one more session and message.
 
     Attributes:
         evaluations: strategies to price. With a number the result depends on the seed alone; None: as many as
             the problem's budget allows.
-        starts: further strategies to start from (those of other policies); the best is taken.
-        rounds: how often to heat up again.
+        starts: strategies of other policies to start from as well.
+        simple: whether to start from simple strategies too; without, `starts` must hold one.
     """
 
     name: str = "search"
     evaluations: int | None = None
     starts: tuple[Strategy, ...] = ()
-    rounds: int = 4
+    simple: bool = True
 
     def find_strategy(self, problem: PlanningProblem) -> Strategy:
         """The best strategy met.
@@ -43,41 +56,94 @@ class Search:
             PolicyError: the model does not fit into memory.
         """
         begun = time.perf_counter()
-        starts = list(self.starts) or starting_points(problem)
-        cuts = with_cuts_of(starts, problem)
-        annealer = Annealer(problem, cuts)
+        starts = list(self.starts) + (simple_strategies(problem) if self.simple else [])
+        starts = _fitting(problem, starts)
+        annealer = Annealer(problem, with_cuts_of(starts, problem))
         annealer.seed(problem.seed)
-        best = min(starts, key=annealer.price)
-        deadline = begun + problem.budget_s
-        for at in range(self.rounds):
-            until = None
-            count = 1 << 62
-            if self.evaluations is None:
-                now = time.perf_counter()
-                until = now + (deadline - now) / (self.rounds - at)
+        return _Run(self, annealer, begun).run(starts)
+
+
+class _Run:
+    """One search, and what is left of its evaluations or time."""
+
+    def __init__(self, search: Search, annealer: Annealer, begun: float) -> None:
+        self.annealer = annealer
+        self.begun = begun
+        self.evaluations = search.evaluations
+        self.deadline = inf if search.evaluations is not None else begun + annealer.problem.budget_s
+
+    def run(self, starts: Sequence[Strategy]) -> Strategy:
+        annealer = self.annealer
+        pricing = time.perf_counter()
+        for strategy in starts:
+            annealer.add(strategy)
+        rate = len(starts) / max(1e-6, time.perf_counter() - pricing)
+        whole = self._whole(rate)
+        if not annealer.cuts:
+            self._anneal(0, self._left(), HOT)
+        else:
+            self._found(min(FOUNDERS, max(1, whole // (3 * CHILD))))
+            while self._left() > 0:
+                annealer.anneal_child(DECAY, min(CHILD, self._left()), WARM, COLD, self.deadline)
+        annealer.anneal_member(0, CHILD, COLD, FROZEN)
+        return _simplified(annealer, annealer.best)
+
+    def _whole(self, rate: float) -> int:
+        """Evaluations in all, about."""
+        if self.evaluations is not None:
+            return self.evaluations
+        return int(rate * max(0.0, self.deadline - time.perf_counter()))
+
+    def _found(self, founders: int) -> None:
+        """Anneals the best of the population, one by one."""
+        now = time.perf_counter()
+        for at in range(min(founders, int(self.annealer.pool.count[0]))):
+            if self.evaluations is not None:
+                count = int(FOUNDERS_SHARE * self.evaluations / founders)
+                self.annealer.anneal_member(at, count, HOT, COLD)
             else:
-                count = self.evaluations // self.rounds
-            best, _, _ = annealer.run(best, count, HOT / 3**at, COLD, until=until)
-        return best
+                share = FOUNDERS_SHARE * (self.deadline - now) * (at + 1) / founders
+                self.annealer.anneal_member(at, inf, HOT, COLD, now + share)
+
+    def _anneal(self, at: int, count: float, hot: float) -> None:
+        self.annealer.anneal_member(at, count, hot, COLD, self.deadline)
+
+    def _left(self) -> float:
+        """Evaluations left; with a time limit, infinitely many until it is over."""
+        if self.evaluations is not None:
+            return max(0, self.evaluations - CHILD - self.annealer.evaluations)
+        return inf if time.perf_counter() < self.deadline else 0
 
 
-HOT, COLD = 0.05, 0.0002
-"""Temperatures of the first round's start and of every round's end, as shares of the best latency."""
+def _simplified(annealer: Annealer, strategy: Strategy) -> Strategy:
+    """Takes out cuts without which it is no slower."""
+    latency = annealer.price(strategy)
+    cut = len(strategy.scheme.cuts) - 1
+    while cut >= 0:
+        for keep in (cut, cut + 1):
+            joined = annealer.without(strategy, cut, keep)
+            found = annealer.price(joined)
+            if found <= latency:
+                strategy, latency = joined, found
+                break
+        cut -= 1
+    return strategy
 
 
-def starting_points(problem: PlanningProblem) -> list[Strategy]:
-    """Simple strategies that fit into memory.
+def _fitting(problem: PlanningProblem, starts: list[Strategy]) -> list[Strategy]:
+    """Those that fit into memory; if none does, one that can be made to.
 
     Raises:
-        PolicyError: none does.
+        PolicyError: none can.
     """
-    found, problems = [], []
-    for policy in (Offload(), Equal(), Proportional()):
+    found = [strategy for strategy in dict.fromkeys(starts) if fits(problem, strategy)]
+    problems = []
+    for strategy in [] if found else reversed(starts):
         try:
-            found.append(policy.find_strategy(problem))
+            return [fitted(problem, strategy)]
         except PolicyError as error:
             problems.append(error)
-    if not found:
+    if problems:
         raise problems[0]
     return found
 
