@@ -10,6 +10,8 @@ from functools import cached_property
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
 from distredge.errors import VerifyError
 from distredge.graph.exact import with_exact_sums
 from distredge.graph.importer import Model
@@ -26,6 +28,7 @@ TOLERANCE = 5e-6
 """Of each output's largest magnitude: cutting the depth changes which operators onnxruntime fuses."""
 REDUCTION_TOLERANCE = 3e-5
 """Where a sum over rows is added up in another order."""
+FAINT = 2**-22 / REDUCTION_TOLERANCE
 REFERENCE_LIMIT = 1e-3
 """How far exact sums may move the whole model's answer; more is no rounding, but a fault of the import."""
 
@@ -104,12 +107,16 @@ def verify(
     feeds = [random_feed(shapes, seed + at) for at in range(2)]
     whole = WholeModel(model.source)
     expected = [whole.run(feed) for feed in feeds]
+    for at, outputs in enumerate(expected):
+        if any(_is_faint(output) for output in outputs):
+            feeds[at] = random_feed(shapes, seed + at, strokes=True)
+            expected[at] = whole.run(feeds[at])
     del whole
     exact = ExactReference(model, feeds)
     sessions = PartSessions(model.onnx, model.weights.parent)
     names = [f"peer{at}" for at in range(peers)]
     counts: Counter[str] = Counter()
-    worst, most, most_total, ok = Difference(0.0, 0.0), 0, 0, True
+    worst, most, most_total, ok, widest = Difference(0.0, 0.0), 0, 0, True, TOLERANCE
     for done in range(strategies):
         strategy = random_strategy(graph, peers, _cuts(graph, done, rng), rng)
         frames = 2 if done % 4 == 0 else 1
@@ -122,12 +129,15 @@ def verify(
                 f"strategy {done + 1} of seed {seed} fails: {error}", strategy=strategy, seed=seed
             ) from error
         sent = reduction_bytes(plan)
-        tolerance = REDUCTION_TOLERANCE if any(sent.values()) else TOLERANCE
+        # Parts add up line by line, also where one device has all the rows.
+        reduces = any(node.form == "partial" for part in plan.parts.values() for node in part.nodes)
+        tolerance = REDUCTION_TOLERANCE if reduces else TOLERANCE
+        widest = max(widest, tolerance)
         for at, (got, want) in enumerate(zip(outputs, expected, strict=False)):
             found = difference(got, want)
             worst = worst.worse(found)
             if found.relative > tolerance:
-                ok &= any(sent.values()) and exact.excuses(at, got, want, tolerance)
+                ok &= reduces and exact.excuses(at, got, want, tolerance)
         sessions.keep_only(set(plan.parts))
         _count(counts, plan, strategy)
         most, most_total = max(most, *sent.values(), 0), max(most_total, sum(sent.values()))
@@ -147,7 +157,7 @@ def verify(
         max_abs_error=worst.absolute,
         max_rel_error=worst.relative,
         reference_rel_error=exact.error(expected),
-        tolerance=REDUCTION_TOLERANCE if most_total else TOLERANCE,
+        tolerance=widest,
         ok=ok,
     )
 
@@ -178,6 +188,14 @@ class ExactReference:
         if "outputs" not in self.__dict__:
             return 0.0
         return max(difference(e, o).relative for e, o in zip(expected, self.outputs, strict=True))
+
+
+def _is_faint(output: Array) -> bool:
+    """Whether an output is so small throughout that the tolerance is below the last bit of a number near
+    one, where functions like Sigmoid round. Detectors answer so when they see nothing."""
+    if not isinstance(output, np.ndarray) or output.dtype.kind != "f" or not output.size:
+        return False
+    return 0 < float(np.abs(output).max()) < FAINT
 
 
 def reduction_bytes(plan: ExecutionPlan) -> dict[int, int]:

@@ -33,6 +33,8 @@ _REDUCES_AS = {
 }
 """What a device computes over its own rows, where that is not the operator itself."""
 
+_SUMS = ("ReduceSum", "ReduceSumSquare", "ReduceL1")
+
 _JOINS_AS = {
     "ReduceSum": "ReduceSum",
     "ReduceSumSquare": "ReduceSum",
@@ -215,7 +217,12 @@ class _Scope:
         name = node.input[0]
         if kind.elem_type == TensorProto.FLOAT16:
             name = self.emit("Cast", [name], to=TensorProto.FLOAT)
-        share = self.reduce(_REDUCES_AS.get(node.op_type, node.op_type), name, axes, keepdims)
+        reduces_as = _REDUCES_AS.get(node.op_type, node.op_type)
+        if reduces_as in _SUMS and len(axes) > 1:
+            # Line by line first: onnxruntime adds up a whole map in one go, and rounds ten times as much.
+            name = self.reduce(reduces_as, name, axes[-1:], 1)
+            reduces_as = "ReduceSum"
+        share = self.reduce(reduces_as, name, axes, keepdims)
         output = f"{node.output[0]}.partials"
         if self.opset >= 13:
             self.emit("Unsqueeze", [share, self.constant(np.array([0], dtype=np.int64))], output)

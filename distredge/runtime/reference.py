@@ -83,13 +83,17 @@ def _difference(got: Array, want: Array) -> Difference:
     return Difference(absolute, absolute / peak if peak else float("inf"))
 
 
-def random_feed(inputs: Mapping[str, tuple[tuple[int, ...], str]], seed: int) -> dict[str, Array]:
+def random_feed(
+    inputs: Mapping[str, tuple[tuple[int, ...], str]], seed: int, *, strokes: bool = False
+) -> dict[str, Array]:
     """Seeded random inputs: pictures, normal floats, small whole numbers, coin-flip booleans.
 
     Args:
         inputs: shape and dtype name of each input.
         seed: of numpy's PCG64.
+        strokes: pictures show lines of strokes, like writing, instead of rectangles.
     """
+    picture = _strokes if strokes else _rectangles
     rng = np.random.default_rng(seed)
     feed: dict[str, Array] = {}
     for name, (shape, dtype) in inputs.items():
@@ -102,16 +106,16 @@ def random_feed(inputs: Mapping[str, tuple[tuple[int, ...], str]], seed: int) ->
         elif kind.kind == "b":
             feed[name] = rng.integers(0, 2, shape).astype(kind)
         elif len(shape) == 4 and shape[1] <= 4:
-            feed[name] = _picture(shape, rng).astype(kind)
+            feed[name] = picture(shape, rng).astype(kind)
         elif len(shape) == 4 and shape[3] <= 4:
             n, h, w, c = shape
-            feed[name] = _picture((n, c, h, w), rng).transpose(0, 2, 3, 1).astype(kind)
+            feed[name] = picture((n, c, h, w), rng).transpose(0, 2, 3, 1).astype(kind)
         else:
             feed[name] = rng.standard_normal(shape).astype(kind)
     return feed
 
 
-def _picture(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+def _rectangles(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     """Rectangles of random place, size and colour over each other: the dead-leaves model of images.
 
     Trained networks see edges in it at every scale; they answer plain noise with almost nothing, and
@@ -125,6 +129,26 @@ def _picture(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
         top, left = rng.integers(0, height), rng.integers(0, width)
         image[:, :, top : top + tall, left : left + wide] = rng.standard_normal((batch, channels, 1, 1))
     return image
+
+
+def _strokes(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Lines of upright and level strokes in one colour each, and a little grain."""
+    batch, channels, height, width = shape
+    image = np.empty(shape)
+    image[:] = rng.standard_normal((batch, channels, 1, 1))
+    for _ in range(height * width // 4000 + 1):
+        size = int(rng.integers(4, max(4, min(24, height // 3)) + 1))
+        top, left = int(rng.integers(0, max(1, height - size + 1))), int(rng.integers(0, width // 2 + 1))
+        end, thick = min(width, left + int(rng.integers(width // 4, width + 1))), max(1, size // 8)
+        ink = 1.5 * rng.standard_normal((batch, channels, 1, 1))
+        while left < end:
+            wide = max(2, int(size * rng.uniform(0.4, 0.8)))
+            for at in rng.integers(0, wide, rng.integers(1, 4)):
+                image[:, :, top : top + size, left + at : left + at + thick] = ink
+            for at in rng.integers(0, size, rng.integers(0, 3)):
+                image[:, :, top + at : top + at + thick, left : left + wide] = ink
+            left += wide + max(1, size // 6)
+    return image + 0.03 * rng.standard_normal(shape)
 
 
 def _short(error: BaseException) -> str:

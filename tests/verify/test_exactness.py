@@ -16,7 +16,7 @@ from distredge.graph.importer import Model, load_model
 from distredge.plan.compile import compile_plan
 from distredge.plan.draw import random_scheme, random_split
 from distredge.plan.execution import REQUESTER, ExecutionPlan
-from distredge.plan.strategy import SplitDecision, Strategy
+from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
 from distredge.runtime.engine import Array, Engine, FrameStore, PartSessions, from_payload, to_payload
 from distredge.runtime.reference import random_feed
@@ -108,3 +108,56 @@ def test_networks(name: str, seed: int) -> None:
 @pytest.mark.parametrize("devices", [2, 5, 9])
 def test_numbers_of_devices(devices: int) -> None:
     check_bit_equality(load_model(models.branches(24)), devices, devices)
+
+
+@pytest.mark.parametrize("op", ["GlobalAveragePool", "ReduceSum", "ReduceL2", "ReduceL1"])
+def test_sums_over_large_maps_are_close_to_exact(op: str) -> None:
+    """Whoever adds up hundreds of thousands of floats in one go is off by many times as much."""
+    net = models.ModelBuilder(13)
+    x = net.input(1, 5, 320, 400)
+    positive = net.add("Abs", x)
+    made = net.add(op, positive) if op.startswith("Global") else net.reduce(op, positive, 2, 3)
+    net.output(made, net.add("Mul", positive, net.scalar(2)))
+    model = load_model(net.build())
+    decision = SplitDecision((0, 100, 100, 320))
+    plan = compile_plan(model.graph, Strategy(PartitionScheme(), (decision,), 0), ["a", "b", "c"])
+    feed = random_feed({"x0": ((1, 5, 320, 400), "float32")}, 0)
+    got = run_in_order(plan, PartSessions(model.onnx, model.weights.parent), feed)[made].astype(np.float64)
+    wide = np.abs(feed["x0"].astype(np.float64))
+    exact = {
+        "GlobalAveragePool": wide.mean((2, 3)),
+        "ReduceSum": wide.sum((2, 3)),
+        "ReduceL1": wide.sum((2, 3)),
+        "ReduceL2": np.sqrt((wide**2).sum((2, 3))),
+    }[op]
+    np.testing.assert_allclose(got[:, :, 0, 0], exact, rtol=5e-7)
+
+
+@pytest.mark.parametrize("strokes", [False, True])
+def test_pictures_are_the_same_for_the_same_seed(strokes: bool) -> None:
+    inputs = {
+        "x": ((2, 3, 40, 30), "float32"),
+        "y": ((1, 24, 16, 3), "float64"),
+        "low": ((1, 1, 1, 2), "float32"),
+    }
+    first, again = (random_feed(inputs, 3, strokes=strokes) for _ in range(2))
+    for name, (shape, dtype) in inputs.items():
+        assert (first[name].shape, first[name].dtype) == (shape, np.dtype(dtype))
+        np.testing.assert_array_equal(first[name], again[name])
+        assert np.ptp(first[name]) > 0 or name == "low"
+    assert (random_feed(inputs, 4, strokes=strokes)["x"] != first["x"]).any()
+
+
+def test_faint_answers_get_another_picture() -> None:
+    """A net that answers next to nothing on one kind of picture is shown another."""
+    from distredge.control import verify as control
+
+    assert control._is_faint(np.full(3, 1e-3, np.float32))
+    assert not control._is_faint(np.full(3, 0.1, np.float32))
+    assert not control._is_faint(np.zeros(3, np.float32))
+    assert not control._is_faint(np.array([1], np.int64))
+    assert not control._is_faint(np.zeros((0, 3), np.float32))
+    net = models.ModelBuilder(13)
+    net.output(net.add("Mul", net.conv(net.input(1, 3, 20, 8), 4), net.scalar(1e-4)))
+    outcome = control.verify(load_model(net.build()), strategies=4)
+    assert outcome.ok
