@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,17 +11,9 @@ from distredge.errors import PolicyError
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import Strategy
 from policies.cuts import narrow_cuts
-from policies.linear import (
-    Array,
-    LinearModel,
-    VolumesTo,
-    alone_seconds,
-    cheapest_cuts,
-    seconds_per_byte,
-    seconds_per_mac,
-)
+from policies.linear import LinearModel, alone_seconds, fused_cuts
 from policies.memory import fitted
-from policies.parts import best_of, fractions_of, pricer_for, shared_out
+from policies.parts import best_of, pricer_for, shared_out
 
 Variant = Literal["even", "linear", "best"]
 
@@ -63,8 +54,7 @@ class AOFL:
                 kept[order[:count]] = speeds[order[:count]]
                 shares.append(kept)
         strategies, problems = [], []
-        for share in shares:
-            cuts = cheapest_cuts(model, fractions_of(share[None]), _block_seconds(problem, share))
+        for share, cuts in zip(shares, fused_cuts(problem, model, np.array(shares)), strict=True):
             try:
                 strategies.append(fitted(problem, shared_out(graph, cuts, share)))
             except PolicyError as error:
@@ -77,16 +67,3 @@ class AOFL:
 def _subset_sizes(devices: int) -> list[int]:
     """1 to 4 devices, then every doubling, and all."""
     return sorted({*range(1, min(devices, 4) + 1), *(2**k for k in range(3, 12) if 2**k < devices), devices})
-
-
-def _block_seconds(problem: PlanningProblem, shares: Array) -> Callable[[VolumesTo], Array]:
-    """p of all volumes with one end: the slowest device's receiving and computing, under a linear model."""
-    per_mac = seconds_per_mac(problem)
-    from_requester, from_others = seconds_per_byte(problem, shares > 0)
-
-    def seconds(volumes: VolumesTo) -> Array:
-        per_byte = np.where(np.arange(volumes.end)[:, None, None] == 0, from_requester, from_others)
-        each = volumes.work * per_mac + volumes.received * per_byte
-        return np.asarray(each.max(axis=(1, 2)))
-
-    return seconds

@@ -1,9 +1,9 @@
-"""`auto`: the best of all policies under the simulator; what a user gets."""
+"""`auto`: the best of everything else that fits its time, under the simulator. What a user gets."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from distredge.errors import PolicyError
@@ -22,83 +22,77 @@ from policies.parts import pricer_for
 from policies.proportional import Proportional
 from policies.search import Search
 
-QUICK: tuple[type[Policy], ...] = (
-    Offload,
-    Equal,
-    Proportional,
-    AOFL,
-    CoEdge,
-    DeeperThings,
-    DeepThings,
-    MoDNN,
-    MeDNN,
-    LCPSS,
+BASELINES: tuple[Policy, ...] = (
+    Offload(),
+    Equal(),
+    Proportional(),
+    MoDNN(),
+    CoEdge(),
+    DeepThings(),
+    DeeperThings(),
+    AOFL(),
+    LCPSS(),
+    MeDNN(),
 )
-"""Those that decide without a search, the most promising first: time may run out before the last."""
+"""From quick to slow; where two are equally good, the first is named."""
+BASELINES_SHARE = 0.5
+"""Of the budget, after which no further baseline is asked."""
 
 
 @dataclass(frozen=True)
 class Auto:
-    """Asks every policy that fits the time, prices the answers, and lets `search` improve on the best [O].
+    """Asks every baseline, then lets `search` improve on all of them for the rest of the budget [O].
 
-    `search` starts from the best of them, so `auto` is never behind any policy that it had the time to ask.
-    `osds` is asked by name: without a trained actor it needs a larger budget than most have.
+    With the default budget it is never behind a baseline; a budget of a few milliseconds may end before all
+    of them have been asked.
 
     Attributes:
-        evaluations: strategies that `search` prices; with a number the result depends on the seed alone.
-            None: as many as the budget allows.
+        evaluations: strategies that the search prices; None: as many as the budget allows.
     """
 
     name: str = "auto"
     evaluations: int | None = None
 
     def find_strategy(self, problem: PlanningProblem) -> Strategy:
-        """The best strategy.
+        """The best strategy found.
 
         Raises:
-            PolicyError: no policy can decide here.
+            PolicyError: the model does not fit into memory.
         """
         return self.decide(problem).strategy
 
     def decide(self, problem: PlanningProblem) -> Decision:
-        """The best strategy, whose it is, and what the others would have taken.
+        """The best strategy found, whose it is, and the latency of each one that it was chosen from.
 
         Raises:
-            PolicyError: no policy can decide here.
+            PolicyError: the model does not fit into memory.
         """
-        pricer = pricer_for(problem)
-        _warm_up(problem)
         begun = time.perf_counter()
-        found: dict[str, Strategy] = {}
+        pricer = pricer_for(problem)
         latencies: dict[str, float] = {}
-        refused: PolicyError | None = None
-        for policy in (factory() for factory in QUICK):
-            if self.evaluations is None and found and time.perf_counter() - begun > problem.budget_s / 2:
+        strategies: dict[str, Strategy] = {}
+        problems: list[PolicyError] = []
+        for policy in BASELINES:
+            used_s = time.perf_counter() - begun
+            if strategies and self.evaluations is None and used_s > BASELINES_SHARE * problem.budget_s:
                 break
             try:
-                found[policy.name] = policy.find_strategy(problem)
-                latencies[policy.name] = pricer.latency_s(found[policy.name])
+                strategies[policy.name] = policy.find_strategy(problem)
             except PolicyError as error:
-                refused, latencies[policy.name] = error, inf
-        if not found:
-            assert refused is not None
-            raise refused
-        left = max(0.0, problem.budget_s - (time.perf_counter() - begun))
-        search = Search(evaluations=self.evaluations, starts=tuple(found.values()))
-        found[search.name] = search.find_strategy(_with_budget(problem, left))
-        latencies[search.name] = pricer.latency_s(found[search.name])
-        winner = min(found, key=lambda name: latencies[name])
-        return Decision(found[winner], winner, latencies)
-
-
-def _warm_up(problem: PlanningProblem) -> None:
-    """Loads the compiled search. The first time on a machine it is compiled, which takes longer than any
-    budget and must not use it up."""
-    try:
-        Search(evaluations=Search.rounds, starts=(Offload().find_strategy(problem),)).find_strategy(problem)
-    except PolicyError:
-        return  # whoever is asked next says it
-
-
-def _with_budget(problem: PlanningProblem, budget_s: float) -> PlanningProblem:
-    return PlanningProblem(problem.graph, problem.devices, problem.network, problem.seed, budget_s)
+                latencies[policy.name] = inf
+                problems.append(error)
+            else:
+                latencies[policy.name] = pricer.latency_s(strategies[policy.name])
+        search = Search(evaluations=self.evaluations, starts=tuple(strategies.values()))
+        left = max(1e-3, problem.budget_s - (time.perf_counter() - begun))
+        try:
+            strategies[search.name] = search.find_strategy(replace(problem, budget_s=left))
+        except PolicyError as error:
+            latencies[search.name] = inf
+            problems.append(error)
+        else:
+            latencies[search.name] = pricer.latency_s(strategies[search.name])
+        if not strategies:
+            raise problems[0]
+        winner = min(strategies, key=lambda name: latencies[name])
+        return Decision(strategies[winner], winner, latencies)

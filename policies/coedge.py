@@ -66,8 +66,5 @@ def balanced_shares(problem: PlanningProblem, cuts: tuple[str, ...]) -> Array:
 def _halo_bytes(model: LinearModel, used: np.ndarray) -> Array:
     """Bytes that each device receives from others over all layers but the first."""
     fractions = fractions_of(used.astype(float)[None])
-    total = np.zeros(len(used))
-    for volumes in model.sweep(fractions, longest=1):
-        if volumes.end > 1:
-            total += volumes.received[-1, 0]
-    return total
+    _, received = model.by_volume(fractions)
+    return np.asarray(received[1:, 0].sum(axis=0))

@@ -36,9 +36,8 @@ class DeeperThings:
         """
         graph, devices = problem.graph, len(problem.devices)
         model = LinearModel(graph, narrow_cuts(graph))
-        cuts = cheapest_cuts(
-            model, fractions_of(np.ones((1, devices))), lambda volumes: volumes.received.sum(axis=(1, 2))
-        )
+        even = fractions_of(np.ones((1, devices)))
+        (cuts,) = cheapest_cuts(model, even, lambda volumes: volumes.received.sum(axis=2))
         scheme = PartitionScheme(cuts)
         splits = tuple(even_split(volume.rows, devices) for volume in find_volumes(graph, scheme))
         return fitted(problem, Strategy(scheme, splits))

@@ -18,7 +18,7 @@ from distredge.graph.model import Graph
 from distredge.graph.rows import Rows
 from distredge.plan.execution import REQUESTER
 from distredge.plan.policy import PlanningProblem
-from policies.parts import pricer_for
+from policies.parts import fractions_of, pricer_for
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -42,18 +42,19 @@ class VolumesTo:
 
 @dataclass(frozen=True)
 class _Input:
-    """How one rowed input of a node depends on the rows made: first row by start, last by stop."""
+    """How one rowed input of a node depends on the rows made: first by start, last by stop; or the same."""
 
     tensor: int
     first: Ints
     last: Ints
+    same: bool
 
 
 @dataclass(frozen=True)
 class _Step:
     """A node of the body, as the sweep walks over it."""
 
-    outputs: tuple[int, ...]
+    outputs: tuple[tuple[int, int], ...]  # tensor, and the last node that reads it
     reduced: int
     macs_per_row: float
     inputs: tuple[_Input, ...]
@@ -72,17 +73,22 @@ class LinearModel:
         self.cuts = tuple(cuts)
         body = [i for i in range(len(graph.nodes)) if i not in graph.tail]
         self._places = [-1, *(graph.producer[cut] for cut in cuts), body[-1] if body else -1]
-        self._names = [name for name, t in graph.tensors.items() if t.row_axis is not None and not t.constant]
-        self._index = {name: i for i, name in enumerate(self._names)}
+        self.names = [name for name, t in graph.tensors.items() if t.row_axis is not None and not t.constant]
+        self._index = {name: i for i, name in enumerate(self.names)}
         self._nodes = body
 
     @cached_property
-    def _steps(self) -> dict[int, _Step]:
+    def steps(self) -> dict[int, _Step]:
         return {i: self._step(i) for i in self._nodes}
 
     def _step(self, index: int) -> _Step:
         node = self.graph.nodes[index]
-        outputs = tuple(self._index[name] for name in node.outputs if name in self._index)
+        wanted = self.graph.outputs
+        outputs = tuple(
+            (self._index[n], _NONE if n in wanted else max(self.graph.consumers.get(n, (-1,))))
+            for n in node.outputs
+            if n in self._index
+        )
         source = self.graph.tensors[next(filter(None, node.outputs))].partial_of
         rows = node_rows(self.graph, index)
         inputs = []
@@ -98,7 +104,8 @@ class LinearModel:
                 first[rows] = height
                 last[0] = 0
                 first, last = np.minimum.accumulate(first[::-1])[::-1], np.maximum.accumulate(last)
-            inputs.append(_Input(self._index[name], first, last))
+            same = bool((first[:-1] == range(rows)).all() and (last == range(rows + 1)).all())
+            inputs.append(_Input(self._index[name], first, last, same))
         return _Step(
             outputs,
             self._index.get(source, -1) if source else -1,
@@ -106,85 +113,114 @@ class LinearModel:
             tuple(inputs),
         )
 
-    def sweep(self, fractions: Array, longest: int | None = None) -> Iterator[VolumesTo]:
-        """Work and traffic when every tensor is cut at the same fractions.
+    def sweep(self, fractions: Array) -> Iterator[VolumesTo]:
+        """Work and traffic of every volume between two cuts, when every tensor is cut at the same fractions.
 
         Args:
             fractions: of shape (splits, devices + 1), rising from 0 to 1.
-            longest: places that a volume may span; longer ones are left at 0. None for any number.
         """
-        heights = np.array([self.graph.tensors[name].rows for name in self._names])
-        bounds = np.floor(fractions[None] * heights[:, None, None] + 0.5).astype(np.int64)
-        low, high = bounds[:, :, :-1], bounds[:, :, 1:]
-        for end in range(1, len(self._places)):
-            yield self._sweep_from(end, max(0, end - (longest or end)), low, high)
-
-    def _sweep_from(self, end: int, earliest: int, low: Ints, high: Ints) -> VolumesTo:
-        graph, stop = self.graph, self._places[end]
-        splits, devices = low.shape[1:]
-        work = np.zeros((end, splits, devices))
-        received = np.zeros((end, splits, devices))
-        done = np.zeros((splits, devices))
-        start: dict[int, Ints] = {}
-        finish: dict[int, Ints] = {}
-        wanted = set(graph.outputs)
-        place = end - 1
+        ends = len(self._places) - 1
+        stops = np.array(self._places[1:])[:, None, None]
+        shape = (len(self._places), ends, len(fractions), fractions.shape[1] - 1)
+        work, received = np.zeros(shape), np.zeros(shape)
+        walk = _Walk(self, fractions, stops)
+        place = ends - 1
         for i in reversed(self._nodes):
-            if i > stop:
-                continue
             while place >= 0 and i <= self._places[place]:
-                work[place], received[place] = done, self._received(start, finish, low, high)
+                work[place], received[place] = walk.work, walk.received()
                 place -= 1
-            if place < earliest:
-                break
-            step = self._steps[i]
-            begin, finis = None, None
-            for out in step.outputs:
-                name = self._names[out]
-                a, b = start.pop(out, None), finish.pop(out, None)
-                if name in wanted or any(c > stop for c in graph.consumers.get(name, ())):
-                    a, b = _hull(a, b, low[out], high[out])
-                if a is not None and b is not None:
-                    begin, finis = _hull(begin, finis, a, b)
-            if step.reduced >= 0:
-                begin, finis = low[step.reduced], high[step.reduced]
-            if begin is None or finis is None:
-                continue
-            some = finis > begin
-            done = done + step.macs_per_row * np.where(some, finis - begin, 0)
-            for item in step.inputs:
-                limit = len(item.first) - 1
-                a = np.where(some, item.first[np.minimum(begin, limit)], _NONE)
-                b = np.where(some, item.last[np.clip(finis, 0, limit)], -_NONE)
-                start[item.tensor], finish[item.tensor] = _hull(
-                    start.get(item.tensor), finish.get(item.tensor), a, b
-                )
-        while place >= earliest:
-            work[place], received[place] = done, self._received(start, finish, low, high)
+            walk.step(i)
+        while place >= 0:
+            work[place], received[place] = walk.work, walk.received()
             place -= 1
-        return VolumesTo(end, work, received)
+        for end in range(1, ends + 1):
+            yield VolumesTo(end, work[:end, end - 1], received[:end, end - 1])
 
-    def _received(self, start: dict[int, Ints], finish: dict[int, Ints], low: Ints, high: Ints) -> Array:
-        """Bytes of what is read from outside and not owned by the reader."""
-        total = np.zeros(low.shape[1:])
-        for tensor, begin in start.items():
-            name = self._names[tensor]
-            finis = finish[tensor]
-            size = np.maximum(0, finis - begin)
-            if name not in self.graph.inputs:
-                common = np.minimum(finis, high[tensor]) - np.maximum(begin, low[tensor])
+    def by_volume(self, fractions: Array) -> tuple[Array, Array]:
+        """Work and traffic of the volumes that all of the cuts make, of shape (volumes, splits, devices).
+
+        Args:
+            fractions: as for `sweep`.
+        """
+        shape = (len(self._places) - 1, len(fractions), fractions.shape[1] - 1)
+        work, received = np.zeros(shape), np.zeros(shape)
+        place = len(self._places) - 2
+        walk = _Walk(self, fractions, np.array(self._places[-1:])[:, None, None])
+        for i in reversed(self._nodes):
+            while place >= 0 and i <= self._places[place]:
+                work[place], received[place] = walk.work[0], walk.received()[0]
+                walk.restart(self._places[place])
+                place -= 1
+            walk.step(i)
+        while place >= 0:
+            work[place], received[place] = walk.work[0], walk.received()[0]
+            walk.restart(self._places[place])
+            place -= 1
+        return work, received
+
+
+class _Walk:
+    """Goes backwards over the nodes, for several ends of a volume at once.
+
+    Arrays have the shape (ends, splits, devices); a range of rows that is not wanted is (_NONE, -_NONE).
+    """
+
+    def __init__(self, model: LinearModel, fractions: Array, stops: Ints) -> None:
+        self.model = model
+        heights = np.array([model.graph.tensors[name].rows for name in model.names])
+        bounds = np.floor(fractions[None] * heights[:, None, None] + 0.5).astype(np.int64)
+        self.low, self.high = bounds[:, None, :, :-1], bounds[:, None, :, 1:]
+        self.shape = (len(stops), len(fractions), fractions.shape[1] - 1)
+        self.restart(stops)
+
+    def restart(self, stops: Ints | int) -> None:
+        """Begins anew behind these nodes."""
+        self.stops = np.asarray(stops)
+        self.work = np.zeros(self.shape)
+        self.start: dict[int, Ints] = {}
+        self.finish: dict[int, Ints] = {}
+
+    def step(self, i: int) -> None:
+        """One node before the last."""
+        step = self.model.steps[i]
+        begin, end = np.full(self.shape, _NONE), np.full(self.shape, -_NONE)
+        for out, last_read in step.outputs:
+            owned = (self.stops >= i) & (self.stops < last_read) & (self.high[out] > self.low[out])
+            a, b = np.where(owned, self.low[out], _NONE), np.where(owned, self.high[out], -_NONE)
+            if out in self.start:
+                a, b = np.minimum(a, self.start.pop(out)), np.maximum(b, self.finish.pop(out))
+            begin, end = np.minimum(begin, a), np.maximum(end, b)
+        if step.reduced >= 0:
+            inside = self.stops >= i
+            begin = np.where(inside, self.low[step.reduced], _NONE)
+            end = np.where(inside, self.high[step.reduced], -_NONE)
+        some = end > begin
+        if not some.any():
+            return
+        self.work = self.work + step.macs_per_row * np.where(some, end - begin, 0)
+        for item in step.inputs:
+            a, b = begin, end
+            if not item.same:
+                limit = len(item.first) - 1
+                a = np.where(some, item.first[np.clip(begin, 0, limit)], _NONE)
+                b = np.where(some, item.last[np.clip(end, 0, limit)], -_NONE)
+            if item.tensor in self.start:
+                a = np.minimum(a, self.start[item.tensor])
+                b = np.maximum(b, self.finish[item.tensor])
+            self.start[item.tensor], self.finish[item.tensor] = a, b
+
+    def received(self) -> Array:
+        """Bytes of what is read from before the last node and not owned by the reader."""
+        total = np.zeros(self.shape)
+        for tensor, begin in self.start.items():
+            name = self.model.names[tensor]
+            end = self.finish[tensor]
+            size = np.maximum(0, end - begin)
+            if name not in self.model.graph.inputs:
+                common = np.minimum(end, self.high[tensor]) - np.maximum(begin, self.low[tensor])
                 size = size - np.maximum(0, common)
-            total += size * self.graph.tensors[name].row_bytes
+            total += size * self.model.graph.tensors[name].row_bytes
         return total
-
-
-def _hull(a: Ints | None, b: Ints | None, low: Ints, high: Ints) -> tuple[Ints, Ints]:
-    """The hull of two arrays of ranges; an empty range adds nothing."""
-    some = high > low
-    low, high = np.where(some, low, _NONE), np.where(some, high, -_NONE)
-    if a is None or b is None:
-        return low, high
-    return np.minimum(a, low), np.maximum(b, high)
 
 
 def seconds_per_mac(problem: PlanningProblem) -> Array:
@@ -195,11 +231,16 @@ def seconds_per_mac(problem: PlanningProblem) -> Array:
 
 
 def seconds_per_byte(problem: PlanningProblem, used: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Per device, how long a byte takes from the requester, and from the slowest other device in use."""
+    """How long a byte takes to each device from the requester, and from the slowest other device in use.
+
+    Args:
+        problem: has the network.
+        used: by device, along the last axis.
+    """
     rates = problem.network.seconds_per_byte
-    devices = range(len(problem.devices))
-    others = [max((rates[o, d] for o in devices if used[o] and o != d), default=0.0) for d in devices]
-    return np.array([rates[REQUESTER, d] for d in devices]), np.array(others)
+    count = len(problem.devices)
+    between = np.where(np.eye(count, dtype=bool), 0.0, rates[:count, :count])
+    return rates[REQUESTER, :count], np.asarray((used[..., :, None] * between).max(axis=-2))
 
 
 def alone_seconds(problem: PlanningProblem) -> Array:
@@ -211,24 +252,50 @@ def alone_seconds(problem: PlanningProblem) -> Array:
     return np.asarray(macs * seconds_per_mac(problem) + sent * forth)
 
 
+def fused_cuts(problem: PlanningProblem, model: LinearModel, shares: Array) -> list[tuple[str, ...]]:
+    """For each of some shares the cuts that are fastest under the linear model, where a volume takes as long
+    as its slowest device needs to receive and to compute.
+
+    Args:
+        problem: what is asked.
+        model: of its graph, with candidate cuts.
+        shares: of shape (splits, devices).
+    """
+    per_mac = seconds_per_mac(problem)
+    from_requester, from_others = seconds_per_byte(problem, shares > 0)
+
+    def seconds(volumes: VolumesTo) -> Array:
+        first = np.arange(volumes.end)[:, None, None] == 0
+        each = volumes.work * per_mac + volumes.received * np.where(first, from_requester, from_others)
+        return np.asarray(each.max(axis=2))
+
+    return cheapest_cuts(model, fractions_of(shares), seconds)
+
+
 def cheapest_cuts(
     model: LinearModel, fractions: Array, cost: Callable[[VolumesTo], Array]
-) -> tuple[str, ...]:
+) -> list[tuple[str, ...]]:
     """The cuts whose volumes cost least in all, by dynamic programming: `r(n) = min_i (p(i, n) + r(i))`.
 
     Args:
         model: with the candidate cuts.
         fractions: how each tensor is split, as `LinearModel.sweep` takes them.
-        cost: of all volumes with one end, by start.
+        cost: of all volumes with one end, of shape (starts, splits).
+
+    Returns:
+        Cuts for each split.
     """
-    total, before = [0.0], [0]
+    total = np.zeros((len(model.cuts) + 2, len(fractions)))
+    before = np.zeros(total.shape, dtype=np.int64)
     for volumes in model.sweep(fractions):
-        sums = np.asarray(cost(volumes)) + np.array(total)
-        best = int(np.argmin(sums))
-        total.append(float(sums[best]))
-        before.append(best)
-    places, at = [], before[-1]
-    while at > 0:
-        places.append(at)
-        at = before[at]
-    return tuple(model.cuts[place - 1] for place in reversed(places))
+        sums = cost(volumes) + total[: volumes.end]
+        before[volumes.end] = sums.argmin(axis=0)
+        total[volumes.end] = sums.min(axis=0)
+    found = []
+    for split in range(len(fractions)):
+        places, at = [], int(before[-1, split])
+        while at > 0:
+            places.append(at)
+            at = int(before[at, split])
+        found.append(tuple(model.cuts[place - 1] for place in reversed(places)))
+    return found

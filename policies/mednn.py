@@ -97,8 +97,6 @@ def _whole_model(problem: PlanningProblem, cuts: tuple[str, ...]) -> Array:
 
 def _finish_times(problem: PlanningProblem, model: LinearModel, per_mac: Array, shares: Array) -> Array:
     forth, others = seconds_per_byte(problem, shares.max(axis=0) > 0)
-    total = np.zeros_like(shares)
-    for volumes in model.sweep(fractions_of(shares), longest=1):
-        per_byte = forth if volumes.end == 1 else others
-        total += volumes.work[-1] * per_mac + volumes.received[-1] * per_byte
-    return total
+    work, received = model.by_volume(fractions_of(shares))
+    seconds = work.sum(axis=0) * per_mac + received[0] * forth + received[1:].sum(axis=0) * others
+    return np.asarray(seconds)

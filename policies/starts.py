@@ -10,7 +10,7 @@ import numpy as np
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import Strategy
 from policies.cuts import narrow_cuts, stage_cuts
-from policies.linear import Array, alone_seconds
+from policies.linear import Array, LinearModel, alone_seconds, fused_cuts
 from policies.parts import pricer_for, shared_out, single_device
 
 _ALL_SUBSETS = 5
@@ -19,15 +19,18 @@ _ALL_SUBSETS = 5
 
 def simple_strategies(problem: PlanningProblem) -> list[Strategy]:
     """Each device alone; and for subsets of the devices equal and proportional rows of one volume, of one per
-    stage, of one per layer and of every second layer."""
+    stage, of one per layer, of every second layer, and of those that the linear model finds fastest."""
     graph = problem.graph
     layers = narrow_cuts(graph)
     schemes = list(dict.fromkeys([(), stage_cuts(graph), layers[1::2], layers]))
     speeds = pricer_for(problem).speeds()
     found = [single_device(problem, device) for device in range(len(problem.devices))]
-    for subset in _subsets(problem):
-        for shares in dict.fromkeys([tuple(subset * 1.0), tuple(subset * speeds)]):
-            found.extend(shared_out(graph, cuts, shares) for cuts in schemes)
+    subsets = list(_subsets(problem))
+    shares = list(dict.fromkeys(tuple(each) for mask in subsets for each in (mask, mask * speeds)))
+    if shares:
+        fused = fused_cuts(problem, LinearModel(graph, layers), np.array(shares))
+        for each, cuts in zip(shares, fused, strict=True):
+            found.extend(shared_out(graph, scheme, each) for scheme in (cuts, *schemes))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distredge.plan.policy import Policy
 from policies.aofl import AOFL
+from policies.auto import Auto
 from policies.coedge import CoEdge
 from policies.deeperthings import DeeperThings
 from policies.deepthings import DeepThings
@@ -14,12 +15,18 @@ from policies.modnn import MoDNN
 from policies.offload import Offload
 from policies.proportional import Proportional
 from policies.replicate import Replicate
+from policies.search import Search
 from tests.policies.conformance import PolicyConformance
 
 
 class TestAOFL(PolicyConformance):
     def policy(self) -> Policy:
         return AOFL()
+
+
+class TestAuto(PolicyConformance):
+    def policy(self) -> Policy:
+        return Auto(evaluations=3000)
 
 
 class TestCoEdge(PolicyConformance):
@@ -70,3 +77,8 @@ class TestProportional(PolicyConformance):
 class TestReplicate(PolicyConformance):
     def policy(self) -> Policy:
         return Replicate()
+
+
+class TestSearch(PolicyConformance):
+    def policy(self) -> Policy:
+        return Search(evaluations=3000)
