@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from distredge.commands.options import add_input_shape, load_with_shapes, non_negative, positive, seconds
+from distredge.errors import InputError
 
 if TYPE_CHECKING:
     from distredge.cluster.hosts import Cluster
@@ -32,13 +33,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def add_cluster(parser: argparse.ArgumentParser, **more: Any) -> None:
+def add_cluster(parser: Any, **more: Any) -> None:
     parser.add_argument(
         "--cluster",
-        required=True,
+        **{"required": True, **more},
         metavar="C",
         help="a hosts file whose devices have profiles, or a cluster of the catalog such as DA-NA",
-        **more,
     )
 
 
@@ -58,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     from distredge.control.problem import planning_problem
     from distredge.plan.policy import get_policy
 
+    if args.as_in_paper and args.policy != "osds":
+        raise InputError("--as-in-paper is for --policy osds only")
     settings = {"as_in_paper": True} if args.as_in_paper else {}
     policy = get_policy(args.policy, **settings)
     cluster = load_cluster(args.cluster)
