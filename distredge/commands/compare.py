@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distredge.commands.options import load_with_shapes
+from distredge.commands.options import add_input_shape, load_with_shapes
 from distredge.commands.plan import add_cluster, add_planning
+from distredge.errors import InputError
 
 if TYPE_CHECKING:
+    from distredge.cluster.hosts import Cluster
     from distredge.control.compare import Comparison
+    from distredge.plan.policy import Policy
 
 DEFAULT = (
     "offload,modnn,mednn,coedge,deepthings,deeperthings,aofl,equal,proportional,lcpss,replicate,search,auto"
@@ -26,7 +29,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         description="Let policies decide for each model on each cluster, and print what the simulator says.",
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="ONNX files, or names of the zoo")
-    add_cluster(parser, nargs="+")
+    where = parser.add_mutually_exclusive_group(required=True)
+    add_cluster(where, nargs="+", required=False)
+    where.add_argument("--hosts", metavar="FILE", help="a hosts file whose peers are running")
+    parser.add_argument(
+        "--measure", action="store_true", help="with --hosts: also run every strategy there, interleaved"
+    )
+    add_input_shape(parser)
     parser.add_argument(
         "--policies", default=DEFAULT, metavar="P,P", help="who decides (default: all but osds, which trains)"
     )
@@ -42,8 +51,10 @@ def run(args: argparse.Namespace) -> int:
     from distredge.plan.policy import get_policy
 
     policies = [get_policy(name.strip()) for name in args.policies.split(",") if name.strip()]
-    clusters = [load_cluster(name) for name in args.cluster]
-    models = {name: load_with_shapes(name, []).graph for name in args.models}
+    clusters = [load_cluster(name) for name in args.cluster or [args.hosts]]
+    if args.measure:
+        return _measure(args, clusters[0], policies)
+    models = {name: load_with_shapes(name, args.input_shape).graph for name in args.models}
     rows = []
     for row in compare(
         models, clusters, policies, seed=args.seed, budget_s=args.budget_s, in_flight=args.in_flight
@@ -59,6 +70,45 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         _plot(rows, args.plot)
     return 0
+
+
+def _measure(args: argparse.Namespace, cluster: Cluster, policies: list[Policy]) -> int:
+    from distredge.control.compare_measured import compare_measured
+
+    if not args.hosts:
+        raise InputError("--measure runs on real devices: name their file with --hosts instead of --cluster")
+    rows: list[Comparison] = []
+    for name in args.models:
+        found = compare_measured(
+            load_with_shapes(name, args.input_shape),
+            cluster,
+            policies,
+            seed=args.seed,
+            budget_s=args.budget_s,
+            in_flight=args.in_flight,
+        )
+        rows += found
+        if not args.json:
+            print(f"{Path(name).stem} on {cluster.name}, milliseconds: measured, predicted, error; images/s")
+            for row in found:
+                print(_measured_line(row), flush=True)
+    if args.json:
+        json.dump([row.to_json() for row in rows], sys.stdout, indent=1)
+        print()
+    if args.plot:
+        _plot(rows, args.plot)
+    return 0
+
+
+def _measured_line(row: Comparison) -> str:
+    if row.latency_s is None or row.measured_latency_s is None:
+        return f"  {row.policy:<13} {row.error}"
+    error = row.latency_s / row.measured_latency_s - 1
+    rate = row.measured_images_per_second
+    return (
+        f"  {row.policy:<13} {row.measured_latency_s * 1e3:>9.1f} {row.latency_s * 1e3:>9.1f} {error:>+7.1%} "
+        f"{f'{rate:.1f}' if rate else '-':>8}"
+    )
 
 
 _HEADER = (

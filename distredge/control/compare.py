@@ -35,6 +35,8 @@ class Comparison:
         latencies_s: of those it chose among.
         strategy: what it decided.
         error: why it could not decide.
+        measured_latency_s, measured_images_per_second: the same on running peers, the median of the
+            frames; None where nothing was run.
     """
 
     model: str
@@ -49,6 +51,8 @@ class Comparison:
     latencies_s: Mapping[str, float] = field(default_factory=dict)
     strategy: Strategy | None = None
     error: str = ""
+    measured_latency_s: float | None = None
+    measured_images_per_second: float | None = None
 
     @property
     def gap(self) -> float | None:
@@ -78,6 +82,10 @@ class Comparison:
             row["winner"] = self.winner
             row["lead"] = self.lead
             row["latencies_s"] = {k: v if isfinite(v) else None for k, v in self.latencies_s.items()}
+        if self.measured_latency_s is not None and self.latency_s is not None:
+            row["measured_latency_s"] = self.measured_latency_s
+            row["measured_images_per_second"] = self.measured_images_per_second
+            row["latency_error"] = self.latency_s / self.measured_latency_s - 1
         if self.error:
             row["error"] = self.error
         return row
