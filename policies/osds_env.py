@@ -32,6 +32,7 @@ class SplitEnv:
         paper: the paper's form: whole decisions, the reward at the end.
         moving: whether a better strategy becomes its task's incumbent at once (improved form).
         pinned: whether environment i always has task i.
+        temperature: how much worse a new incumbent may be, on average, over the best latency (Metropolis).
         met: episodes finished.
     """
 
@@ -52,6 +53,7 @@ class SplitEnv:
         self.paper = paper
         self.moving = moving
         self.pinned = pinned
+        self.temperature = 0.0
         self.met = 0
         self.devices = tasks[0].bounds.shape[1] - 1
         self._rng = np.random.default_rng(seed)
@@ -122,7 +124,8 @@ class SplitEnv:
                 rewards[members] = GAIN * (self._cost[members] - worst) / task.unit_s
                 self._cost[members] = worst
                 if self.moving:
-                    task.offer(self._bounds[members, : task.volumes], latencies, costs)
+                    worse = self.temperature * task.latency_s * self._rng.exponential()
+                    task.offer(self._bounds[members, : task.volumes], latencies, costs, worse)
         self._volume[ids] += 1
         self.met += int(done.sum())
         states = self._states(ids)

@@ -70,13 +70,14 @@ class SplitTask:
             latencies = np.where((used <= self._limits).all(axis=1), latencies, inf)
         return latencies, ready
 
-    def offer(self, bounds: Ints, latencies: Floats, costs: Floats) -> None:
-        """Keeps the best of these by latency; that of least cost becomes the incumbent, if no worse."""
+    def offer(self, bounds: Ints, latencies: Floats, costs: Floats, worse_s: float = 0.0) -> None:
+        """Keeps the best of these by latency; that of least cost becomes the incumbent, if it costs at most
+        `worse_s` more."""
         at = int(np.argmin(latencies))
         if latencies[at] < self.latency_s:
             self.best, self.latency_s = bounds[at].copy(), float(latencies[at])
         at = int(np.argmin(costs))
-        if costs[at] <= self.cost_s:
+        if costs[at] <= self.cost_s + worse_s:
             self.bounds, self.cost_s = bounds[at].copy(), float(costs[at])
 
     def forget(self) -> None:
