@@ -1,0 +1,124 @@
+"""`search` and `auto`: against enumeration, against the baselines, under memory limits."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise, product
+
+import numpy as np
+import pytest
+
+from distredge.graph.model import Graph
+from distredge.plan.policy import PlanningProblem
+from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
+from policies.annealer import Annealer
+from policies.auto import BASELINES, Auto
+from policies.cuts import narrow_cuts
+from policies.parts import memory_limits, pricer_for
+from policies.search import Search
+from policies.starts import simple_strategies
+from tests.policies.problems import branches, chain, problem
+
+
+def every_latency(asked: PlanningProblem) -> float:
+    """The lowest latency of all schemes over narrow cuts, all splits and all tail devices."""
+    pricer, graph, devices = pricer_for(asked), asked.graph, len(asked.devices)
+    cuts = narrow_cuts(graph)
+    best = np.inf
+    for count in range(len(cuts) + 1):
+        for chosen in combinations(cuts, count):
+            scheme = pricer.scheme(PartitionScheme(chosen))
+            choices = [
+                [(0, *inner, rows) for inner in product(range(rows + 1), repeat=devices - 1) if _rises(inner)]
+                for rows in scheme.rows
+            ]
+            bounds = np.array(list(product(*choices)))
+            tails = range(devices) if graph.tail else (-1,)
+            best = min(best, *(float(scheme.latencies_s(bounds, tail).min()) for tail in tails))
+    return best
+
+
+def _rises(inner: tuple[int, ...]) -> bool:
+    return all(a <= b for a, b in pairwise(inner))
+
+
+@pytest.mark.parametrize("mbps", [(100.0, 100.0), (20.0, 400.0), (5.0, 5.0)])
+@pytest.mark.parametrize("graph", [chain(rows=7, layers=3), chain(rows=12, layers=2), branches(rows=6)])
+def test_equals_enumeration(graph: Graph, mbps: tuple[float, ...]) -> None:
+    asked = problem(graph, gflops=(0.02, 0.01), mbps=mbps)
+    found = pricer_for(asked).latency_s(Search(evaluations=20_000).find_strategy(asked))
+    assert found == pytest.approx(every_latency(asked), rel=1e-9)
+
+
+def test_equals_enumeration_on_three_devices() -> None:
+    asked = problem(chain(rows=6, layers=2), gflops=(0.02, 0.01, 0.005), mbps=(50.0, 100.0, 20.0))
+    found = pricer_for(asked).latency_s(Search(evaluations=20_000).find_strategy(asked))
+    assert found == pytest.approx(every_latency(asked), rel=1e-9)
+
+
+def test_never_behind_where_it_starts() -> None:
+    asked = problem(chain(rows=64, layers=8), gflops=(0.3, 0.2, 0.1), budget_s=0.05)
+    start = min(simple_strategies(asked), key=pricer_for(asked).latency_s)
+    for search in (Search(starts=(start,)), Search(starts=(start,), simple=False, evaluations=1)):
+        found = pricer_for(asked).latency_s(search.find_strategy(asked))
+        assert found <= pricer_for(asked).latency_s(start) * (1 + 1e-9)
+
+
+def test_seeds_differ_but_repeat() -> None:
+    asked = [problem(chain(rows=64, layers=8), gflops=(0.3, 0.2, 0.1), seed=seed) for seed in (1, 1, 2)]
+    first, again, other = (Search(evaluations=3000).find_strategy(each) for each in asked)
+    assert first == again
+    assert first != other
+
+
+def test_no_idle_cuts() -> None:
+    asked = problem(chain(rows=16, layers=6), gflops=(1.0, 0.001))
+    assert Search(evaluations=2000).find_strategy(asked).scheme == PartitionScheme()
+
+
+def test_keeps_to_its_time() -> None:
+    import time
+
+    asked = problem(chain(rows=64, layers=8), gflops=(0.3, 0.2, 0.1), budget_s=0.2)
+    Search(evaluations=100).find_strategy(asked)  # compiles
+    begun = time.perf_counter()
+    Search().find_strategy(asked)
+    assert time.perf_counter() - begun < 2
+
+
+def test_prices_and_fits_as_the_simulator() -> None:
+    rng = np.random.default_rng(0)
+    graph = branches(rows=24)
+    memory = (60e3, 120e3, 1e9)
+    asked = problem(graph, memory_bytes=memory)
+    pricer, cuts = pricer_for(asked), narrow_cuts(graph)
+    annealer = Annealer(asked, cuts)
+    seen = set()
+    for _ in range(100):
+        chosen = tuple(cut for cut in cuts if rng.random() < 0.4)
+        rows = pricer.scheme(PartitionScheme(chosen)).rows
+        splits = tuple(SplitDecision((0, *sorted(rng.integers(0, r + 1, 2).tolist()), r)) for r in rows)
+        strategy = Strategy(PartitionScheme(chosen), splits, int(rng.integers(3)))
+        fits = bool((pricer.memory_bytes(strategy) <= memory_limits(asked)).all())
+        seen.add(fits)
+        expected = pricer.latency_s(strategy) if fits else np.inf
+        assert annealer.price(strategy) == pytest.approx(expected, rel=1e-12)
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize("graph", [chain(rows=48, layers=7), branches(rows=32)])
+@pytest.mark.parametrize("mbps", [(100.0, 100.0, 100.0), (10.0, 300.0, 50.0)])
+def test_auto_is_never_behind(graph: Graph, mbps: tuple[float, ...]) -> None:
+    asked = problem(graph, gflops=(0.3, 0.2, 0.1), mbps=mbps)
+    pricer = pricer_for(asked)
+    decision = Auto(evaluations=2000).decide(asked)
+    latency = pricer.latency_s(decision.strategy)
+    assert latency == min(decision.latencies_s.values()) == decision.latencies_s[decision.winner]
+    assert set(decision.latencies_s) == {*(policy.name for policy in BASELINES), "search"}
+    for policy in BASELINES:
+        assert latency <= pricer.latency_s(policy.find_strategy(asked))
+
+
+def test_auto_with_hardly_any_time_still_answers() -> None:
+    asked = problem(chain(), budget_s=1e-6)
+    decision = Auto().decide(asked)
+    assert "offload" in decision.latencies_s
