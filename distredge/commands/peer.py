@@ -59,11 +59,13 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(
         level=logging.DEBUG if args.verbose else logging.WARNING, format="%(levelname)s %(message)s"
     )
+    engines = tuple(args.execution_provider or ("CPUExecutionProvider",))
+    _check_engines(engines)
     settings = PeerSettings(
         bind=tcp_address(args.bind),
         name=args.name,
         threads=args.threads,
-        execution_providers=tuple(args.execution_provider or ("CPUExecutionProvider",)),
+        execution_providers=engines,
         cache_dir=args.cache_dir,
         duty_cycle=args.duty_cycle,
         parent=args.exit_with_parent,
@@ -84,6 +86,17 @@ def run(args: argparse.Namespace) -> int:
 
 def _exit(signum: int, frame: object) -> NoReturn:
     raise SystemExit(0)
+
+
+def _check_engines(names: tuple[str, ...]) -> None:
+    import onnxruntime
+
+    from distredge.errors import DistrEdgeError
+
+    known = onnxruntime.get_available_providers()
+    for name in names:
+        if name not in known:
+            raise DistrEdgeError(f"onnxruntime has no {name!r} here; it has {', '.join(known)}", name=name)
 
 
 def _share(text: str) -> float:

@@ -41,7 +41,6 @@ from distredge.protocol.messages import (
     Hello,
     Message,
     NeedBlob,
-    OfferBlob,
     Ping,
     PlanReady,
     Pong,
@@ -52,11 +51,12 @@ from distredge.protocol.messages import (
     encode,
     unpack,
 )
-from distredge.runtime.blobs import BlobSending, BlobSource
-from distredge.runtime.clock import ClockOffset
+from distredge.runtime.blobs import BlobSource
+from distredge.runtime.clock import Clocks
 from distredge.runtime.deployment import Deployment, PeerAddress, Processes
 from distredge.runtime.engine import Array, from_payload, to_payload
 from distredge.runtime.link import Link
+from distredge.runtime.supply import BlobSupply
 from distredge.runtime.trace import FrameTimes, PeerEvents, TraceEvent
 from distredge.runtime.transport import MESSAGE_LIMIT, RowsFields, is_readable, receive, rows_header
 
@@ -64,11 +64,13 @@ TICK_S = 0.1
 PING_S = 1.0
 SILENCE_S = 4.0
 """A peer that answers no ping for so long is lost, even if its connection stands."""
+PREPARE_S = 300.0
+"""A peer that builds sessions says nothing until it is done, and may be slow; but not as slow as that."""
 SETTLE_S = 0.3
 """After a peer's complaint about another: time to see which one is really gone."""
 PINGS_AT_ONCE = 8
 BATCH = 64
-TIMES_KEPT = 100_000
+TIMES_KEPT, EVENTS_KEPT = 20_000, 20_000
 
 
 class Client:
@@ -86,7 +88,7 @@ class Client:
         self.session = secrets.randbits(62)
         self.finished: dict[int, list[Array]] = {}
         self.times: deque[FrameTimes] = deque(maxlen=TIMES_KEPT)
-        self.events: deque[TraceEvent] = deque(maxlen=TIMES_KEPT)
+        self.events: deque[TraceEvent] = deque(maxlen=EVENTS_KEPT)
         self._timeout_s = timeout_s
         self._processes = processes
         self._context: zmq.Context[Any] = zmq.Context()
@@ -97,15 +99,14 @@ class Client:
         self._epochs = count()
         self._frames = count()
         self._submitted_s: dict[int, float] = {}
-        self._sending: dict[tuple[int, str], BlobSending] = {}
-        self._held: set[tuple[int, str]] = set()
-        self._clocks = [ClockOffset() for _ in peers]
-        self._ping = count(1)
-        self._pinged_s: dict[int, float] = {}
+        self._feed: Mapping[str, Array] = {}
+        self._supply = BlobSupply(self.session, self._links)
+        self._clocks = Clocks(len(peers))
         self._next_tick_s = self._next_ping_s = 0.0
         self._traces: dict[int, list[TraceEvent]] = {}
         self._failure: DistrEdgeError | None = None
         self._preparing = False
+        self._progress_s = 0.0
         try:
             for peer in peers:
                 link = Link(self._context, peer.name, peer.address)
@@ -154,8 +155,8 @@ class Client:
             if link.welcomed and self._failure is None:
                 link.send_message(Bye(self.session))
             link.close(farewell=link.welcomed and self._failure is None)
+        self._supply.close()
         self._links.clear()
-        self._sending.clear()
         self._context.term()
 
     # ------------------------------------------------------------------ plans
@@ -182,34 +183,41 @@ class Client:
                     f"rows of {transfer.tensor!r} would make a message of {size} bytes; "
                     f"the limit is {MESSAGE_LIMIT}; use more peers, or cut the depth elsewhere"
                 )
-        deployment = Deployment(next(self._epochs), plan, blobs)
+        deployment = Deployment(next(self._epochs), plan)
         self._deployments[deployment.epoch] = deployment
         self._preparing = True
+        self._progress_s = time.monotonic()
         try:
-            self._bring_blobs(deployment)
+            self._supply.offer(blobs)
+            while missing := self._supply.missing:
+                self._await(missing, "did not take the model")
             document = bytes(msgpack.packb(to_plain(plan)))
             addresses = tuple(link.address for link in self._links)
             for device, link in enumerate(self._links):
                 link.send_message(UsePlan(self.session, deployment.epoch, device, addresses), document)
-            while not deployment.is_ready:
-                self.pump(TICK_S)
+            while missing := set(range(len(self._links))) - deployment.ready:
+                self._await(missing, "did not get ready for the plan")
         except BaseException:
             self.retire(deployment)
             raise
         finally:
             self._preparing = False
-            self._sending.clear()
+            self._supply.close()
             self._next_ping_s = 0.0
         return deployment
 
-    def _bring_blobs(self, deployment: Deployment) -> None:
-        wanted = {(at, sha256) for at in range(len(self._links)) for sha256 in deployment.blobs} - self._held
-        for at, sha256 in sorted(wanted):
-            self._links[at].send_message(
-                OfferBlob(self.session, sha256, deployment.blobs[sha256].total_bytes)
+    def _await(self, missing: set[int], what: str) -> None:
+        """Waits a moment for peers that prepare something.
+
+        Raises:
+            PeerTimeoutError: nothing got any further for long.
+        """
+        if time.monotonic() - self._progress_s > PREPARE_S:
+            link = self._links[min(missing)]
+            raise PeerTimeoutError(
+                f"peer {link.name} at {link.address} {what} in {PREPARE_S:g} s", peer=link.name
             )
-        while wanted - self._held:
-            self.pump(TICK_S)
+        self.pump(TICK_S)
 
     def retire(self, deployment: Deployment) -> None:
         """Tells the peers to forget a plan."""
@@ -236,7 +244,9 @@ class Client:
         }
         deployment.store.put_inputs(frame, kept)
         self._submitted_s[frame] = time.monotonic()
+        self._feed = feed
         self._perform(deployment, deployment.state.handle(FrameSubmitted(frame)))
+        self._feed = {}
         return frame
 
     def wait(self, frame: int) -> list[Array]:
@@ -280,8 +290,9 @@ class Client:
         array = deployment.store.rows_to_send(frame, transfer)
         start = time.monotonic()
         header = rows_header(self.session, deployment.epoch, frame, *fields, start)
-        # Rows that lie together are a view of the caller's own array, which it may fill anew at any time.
-        self._links[target].send(header, to_payload(array), copy=array.base is not None)
+        # Rows that lie together are part of the caller's own array, which it may fill anew at any time.
+        is_callers = array.base is not None or any(array is given for given in self._feed.values())
+        self._links[target].send(header, to_payload(array), copy=is_callers)
         self.events.append(TraceEvent("send", frame, transfer, start, time.monotonic(), array.nbytes))
 
     def _deliver(self, deployment: Deployment, frame: int) -> None:
@@ -312,6 +323,7 @@ class Client:
                 patience_s = min(patience_s, 0.001)
         for socket, _ in self._poller.poll(int(1000 * patience_s)):
             at = self._by_socket[socket]
+            self._receive(at)
             for _ in range(BATCH):
                 if not is_readable(socket):
                     break
@@ -332,7 +344,7 @@ class Client:
             return
         link.heard_s = time.monotonic()
         if type(message) is list:
-            self._on_rows(message, payload)
+            self._on_rows(at, message, payload)
             return
         match cast(Message, message):
             case Welcome(_, _, version, _):
@@ -343,21 +355,23 @@ class Client:
                     self._fail(ProtocolError(f"{text}; install the same version on both", peer=link.name))
                 link.welcomed = True
             case Pong(_, number, clock_s):
-                self._clocks[at].add(self._pinged_s.get(number, -1.0), link.heard_s, clock_s)
+                self._clocks.answered(at, number, link.heard_s, clock_s)
             case NeedBlob(_, sha256, offset):
-                self._send_blob(at, sha256, offset)
+                self._progress_s = link.heard_s
+                self._supply.needed(at, sha256, offset)
             case BlobReady(_, sha256):
-                self._held.add((at, sha256))
-                self._sending.pop((at, sha256), None)
+                self._progress_s = link.heard_s
+                self._supply.ready(at, sha256)
             case PlanReady(_, epoch, device):
                 if device == at and epoch in self._deployments:
+                    self._progress_s = link.heard_s
                     self._deployments[epoch].ready.add(device)
             case Trace() if payload is not None:
                 self._traces[at] = [TraceEvent(*event) for event in unpack(payload)]
             case Failure(session, _, text) if session == self.session:
                 self._fail(PeerError(f"peer {link.name} {text}", peer=link.name), settle=True)
 
-    def _on_rows(self, fields: RowsFields, payload: Buffer | None) -> None:
+    def _on_rows(self, at: int, fields: RowsFields, payload: Buffer | None) -> None:
         session, epoch, frame, number, tensor, *_ = fields
         deployment = self._deployments.get(epoch)
         if session != self.session or deployment is None or payload is None:
@@ -368,20 +382,13 @@ class Client:
         if frame not in self._submitted_s:
             return
         now = time.monotonic()
-        array = from_payload(payload, plan.tensors[tensor], plan.transfers[number].rows)
+        try:
+            array = from_payload(payload, plan.tensors[tensor], plan.transfers[number].rows)
+        except ProtocolError as error:
+            self._fail(ProtocolError(f"peer {self._links[at].name} sent rows that do not fit: {error}"))
         deployment.store.put_transfer(frame, number, array)
         self.events.append(TraceEvent("receive", frame, number, now, now, array.nbytes))
         self._perform(deployment, deployment.state.handle(RowsArrived(frame, number)))
-
-    def _send_blob(self, at: int, sha256: str, offset: int) -> None:
-        sending = self._sending.get((at, sha256))
-        if sending is None:
-            source = next((d.blobs[sha256] for d in self._deployments.values() if sha256 in d.blobs), None)
-            if source is None:
-                return
-            sending = self._sending[at, sha256] = BlobSending(source)
-        for chunk, data in sending.credit(self.session, offset):
-            self._links[at].send_message(chunk, data)
 
     # ------------------------------------------------------------------ liveness
 
@@ -392,10 +399,7 @@ class Client:
             self._send_pings()
 
     def _send_pings(self) -> None:
-        number = next(self._ping)
-        self._pinged_s[number] = time.monotonic()
-        self._pinged_s.pop(number - 4 * PINGS_AT_ONCE, None)
-        self._tell_all(Ping(self.session, number))
+        self._tell_all(Ping(self.session, self._clocks.ask(time.monotonic())))
 
     def _check_alive(self, now: float) -> None:
         dead = self._processes.find_dead() if self._processes is not None else None
@@ -435,5 +439,5 @@ class Client:
         collected = [PeerEvents("requester", REQUESTER, 0.0, list(self.events))]
         self.events.clear()
         for at, link in enumerate(self._links):
-            collected.append(PeerEvents(link.name, at, self._clocks[at].offset_s, self._traces[at]))
+            collected.append(PeerEvents(link.name, at, self._clocks.offset_s(at), self._traces[at]))
         return collected

@@ -1,8 +1,11 @@
-"""How far another machine's clock is from this one's."""
+"""How far the peers' clocks are from this one's, by questions that also show that they live."""
 
 from __future__ import annotations
 
+from itertools import count
 from math import inf
+
+_REMEMBERED = 64
 
 
 class ClockOffset:
@@ -18,12 +21,38 @@ class ClockOffset:
         self.round_trip_s = inf
 
     def add(self, asked_s: float, answered_s: float, clock_s: float) -> None:
-        """Another question's times by this clock, and what the other clock said.
-
-        Args:
-            asked_s: negative if it is not known any more.
-        """
+        """Another question's times by this clock, and what the other clock said."""
         round_trip_s = answered_s - asked_s
-        if asked_s >= 0 and round_trip_s <= self.round_trip_s:
+        if round_trip_s <= self.round_trip_s:
             self.round_trip_s = round_trip_s
             self.offset_s = clock_s - (asked_s + answered_s) / 2
+
+
+class Clocks:
+    """Questions to all peers at once, by number.
+
+    Args:
+        peers: how many.
+    """
+
+    def __init__(self, peers: int) -> None:
+        self._offsets = [ClockOffset() for _ in range(peers)]
+        self._numbers = count(1)
+        self._asked_s: dict[int, float] = {}
+
+    def ask(self, now_s: float) -> int:
+        """The number of a question that is asked now."""
+        number = next(self._numbers)
+        self._asked_s[number] = now_s
+        self._asked_s.pop(number - _REMEMBERED, None)
+        return number
+
+    def answered(self, peer: int, number: int, now_s: float, clock_s: float) -> None:
+        """A peer's answer; one to an old or unknown question says nothing."""
+        asked_s = self._asked_s.get(number)
+        if asked_s is not None:
+            self._offsets[peer].add(asked_s, now_s, clock_s)
+
+    def offset_s(self, peer: int) -> float:
+        """To subtract from that peer's clock."""
+        return self._offsets[peer].offset_s

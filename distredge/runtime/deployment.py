@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from distredge.plan.execution import REQUESTER, ExecutionPlan
 from distredge.protocol.requester import RequesterState
-from distredge.runtime.blobs import BlobSource
 from distredge.runtime.engine import FrameStore
 
 
@@ -31,10 +29,9 @@ class Processes(Protocol):
 class Deployment:
     """One plan on all its peers, and the requester's side of it."""
 
-    def __init__(self, epoch: int, plan: ExecutionPlan, blobs: Sequence[BlobSource]) -> None:
+    def __init__(self, epoch: int, plan: ExecutionPlan) -> None:
         self.epoch = epoch
         self.plan = plan
-        self.blobs = {blob.sha256: blob for blob in blobs}
         self.state = RequesterState(plan)
         self.store = FrameStore(plan)
         self.ready: set[int] = set()

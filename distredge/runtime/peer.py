@@ -320,6 +320,8 @@ class Peer:
 
     def _on_bye(self, sender: bytes, message: Bye, payload: Buffer | None) -> None:
         self._forget(self._tenant(message.session, sender))
+        # Rows that are still under way need no answer. Those of a session that was lost do.
+        self._ended.append(message.session)
 
     # ------------------------------------------------------------------ sessions and blobs
 
@@ -341,7 +343,6 @@ class Peer:
     def _forget(self, tenant: Tenant) -> None:
         if self._tenants.pop(tenant.session, None) is None:
             return
-        self._ended.append(tenant.session)
         self._plans.forget(tenant)
         self._store(partial(self._blobs.leave, tenant.session))
 

@@ -13,23 +13,20 @@ from types import TracebackType
 from typing import Any
 
 from distredge.cluster.hosts import Cluster, load_hosts
-from distredge.cluster.load import cluster_times
-from distredge.cluster.network import Network
 from distredge.errors import DistrEdgeError, HostsError, InputError, StrategyError
 from distredge.graph.importer import Model, load_model, model_inputs
 from distredge.graph.simplify import declared_outputs, read_proto
 from distredge.plan.compile import compile_plan
 from distredge.plan.execution import ExecutionPlan
-from distredge.plan.policy import Device, PlanningProblem, Policy, get_policy
+from distredge.plan.policy import Policy, get_policy
 from distredge.plan.strategy import Strategy
 from distredge.runtime.blobs import BlobSource, BlobStore
 from distredge.runtime.client import Client
+from distredge.runtime.decide import Decider
 from distredge.runtime.deployment import Deployment, PeerAddress
 from distredge.runtime.engine import Array
 from distredge.runtime.feeds import NodeArg, Shapes, check_feed, shapes_of
 from distredge.runtime.launcher import LocalPeers
-from distredge.runtime.measure import measure_speeds, problem_of_speeds
-from distredge.runtime.reference import random_feed
 from distredge.runtime.resources import Resources
 from distredge.runtime.trace import Activity, FrameTimes, merge
 
@@ -89,7 +86,6 @@ class InferenceSession:
         self._cluster = load_hosts(hosts) if isinstance(hosts, str | Path) else hosts
         self._given = ExecutionPlan.load(plan) if isinstance(plan, str | Path) else plan
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
-        self._seed, self._budget_s = seed, budget_s
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._resources = Resources(self._lock, self._stopping)
@@ -97,14 +93,14 @@ class InferenceSession:
         self._leaving: list[Deployment] = []
         self._traced_s = 0.0
         self._parked: OrderedDict[tuple[Shapes, Strategy], Deployment] = OrderedDict()
-        self._speeds: tuple[float, ...] | None = None
         # Also at the end of the interpreter, and when nobody holds this object any more.
         self._finalizer = weakref.finalize(self, self._resources.release)
         try:
             if self._cluster is None:
                 # They start while everything else is imported.
                 self._resources.processes = self._start_peers(local_peers, threads)
-            self._policy = get_policy(policy) if isinstance(policy, str) else policy
+            chosen = get_policy(policy) if isinstance(policy, str) else policy
+            self._decider = Decider(chosen, self._cluster, seed, budget_s)
             known = self._import(model, input_shapes)
             self._client = self._resources.client = self._connect(timeout_s)
             self._client.connect()
@@ -378,7 +374,9 @@ class InferenceSession:
         blobs = _blobs(model)
         # The importer has just written the file: peers that share the folder need not read it to be sure.
         BlobStore(model.weights.parent).vouch(model.weights_sha256)
-        deployment = self._deploy_plan(model, self._given or self._decide(model, blobs), blobs)
+        deployment = self._deploy_plan(
+            model, self._given or self._decider.plan(self._client, model, blobs), blobs
+        )
         self._deployed[shapes] = model, deployment
         while len(self._deployed) > PLANS_KEPT:
             self._leaving.append(self._deployed.popitem(last=False)[1][1])
@@ -395,29 +393,6 @@ class InferenceSession:
         if plan.graph != model.graph.digest:
             raise StrategyError("the plan is for another model, or for another input shape")
         return self._client.deploy(plan, blobs)
-
-    def _decide(self, model: Model, blobs: Sequence[BlobSource]) -> ExecutionPlan:
-        strategy = self._policy.find_strategy(self._problem(model, blobs))
-        return compile_plan(model.graph, strategy, self._client.names, model=model.weights_sha256)
-
-    def _problem(self, model: Model, blobs: Sequence[BlobSource]) -> PlanningProblem:
-        graph, names = model.graph, self._client.names
-        network = None if self._cluster is None else Network.of(self._cluster)
-        if self._cluster is not None and all(device.profile for device in self._cluster.devices):
-            times = cluster_times(self._cluster, graph)
-            devices = tuple(Device(name, found) for name, found in zip(names, times, strict=True))
-            assert network is not None
-            return PlanningProblem(graph, devices, network, self._seed, self._budget_s)
-        if self._speeds is None:
-            if self._policy.name == "equal" or len(names) == 1:
-                self._speeds = (1e10,) * len(names)
-            else:
-                inputs = {name: graph.tensors[name] for name in graph.inputs}
-                feed = random_feed({n: (t.shape, t.dtype) for n, t in inputs.items()}, self._seed)
-                self._speeds = measure_speeds(self._client, graph, model.weights_sha256, blobs, feed)
-        return problem_of_speeds(
-            graph, names, self._speeds, network, seed=self._seed, budget_s=self._budget_s
-        )
 
 
 def _blobs(model: Model) -> list[BlobSource]:

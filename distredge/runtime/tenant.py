@@ -15,7 +15,7 @@ from distredge.runtime.link import Link
 from distredge.runtime.trace import TraceEvent
 from distredge.runtime.transport import send
 
-TRACE_LIMIT = 50_000
+TRACE_LIMIT = 10_000
 """Measured events kept for a requester that never asks for them."""
 
 

@@ -44,6 +44,9 @@ Incoming = tuple[bytes, RowsFields | Message, Buffer | None]
 """Who sent it (empty on a DEALER), what, and the payload."""
 
 _ROWS = RowsMessage.kind
+_POLLIN = int(zmq.POLLIN)  # as enums, flags cost microseconds
+_NOBLOCK = int(zmq.NOBLOCK)
+_MORE = int(zmq.SNDMORE | zmq.NOBLOCK)
 _ADDRESS = re.compile(r"(tcp://)?(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5}|\*)")
 
 
@@ -115,7 +118,7 @@ def _socket(context: zmq.Context[Any], kind: int, address: str) -> zmq.Socket[by
 
 def is_readable(socket: zmq.Socket[bytes]) -> bool:
     """Whether a message waits. A third of what it costs to try and to catch zmq.Again."""
-    return bool(cast(int, socket.get(zmq.EVENTS)) & zmq.POLLIN)
+    return cast(int, socket.get(zmq.EVENTS)) & _POLLIN != 0
 
 
 def receive(socket: zmq.Socket[bytes], *, routed: bool) -> Incoming:
@@ -129,11 +132,11 @@ def receive(socket: zmq.Socket[bytes], *, routed: bool) -> Incoming:
         ProtocolError: the message is malformed; all of it has been taken off the socket. The error's
             `sender` is who sent it, and `other_version` tells whether it is of another protocol version.
     """
-    sender = socket.recv(zmq.NOBLOCK) if routed else b""
-    header = socket.recv(zmq.NOBLOCK, copy=False)
+    sender = socket.recv(_NOBLOCK) if routed else b""
+    header = socket.recv(_NOBLOCK, copy=False)
     payload: Buffer | None = None
     if header.more:
-        frame = socket.recv(zmq.NOBLOCK, copy=False)
+        frame = socket.recv(_NOBLOCK, copy=False)
         payload = frame.bytes if len(frame) <= SMALL_BYTES else frame.buffer
         if frame.more:
             while socket.get(zmq.RCVMORE):
@@ -192,12 +195,12 @@ def send(
         zmq.ZMQError: on a ROUTER, EHOSTUNREACH: the receiver has gone.
     """
     if to:
-        socket.send(to, zmq.SNDMORE | zmq.NOBLOCK)
+        socket.send(to, _MORE)
     if payload is None:
-        socket.send(header, zmq.NOBLOCK)
+        socket.send(header, _NOBLOCK)
     else:
-        socket.send(header, zmq.SNDMORE | zmq.NOBLOCK)
-        socket.send(payload, zmq.NOBLOCK, copy=copy)
+        socket.send(header, _MORE)
+        socket.send(payload, _NOBLOCK, copy=copy)
 
 
 def rows_header(*fields: int | float | str) -> bytes:

@@ -120,7 +120,8 @@ def test_a_peer_that_loses_its_neighbour_says_so(cache: Path) -> None:
             from distredge.runtime.session import _blobs
 
             blobs = _blobs(model)
-            client._held.update((1, blob.sha256) for blob in blobs)
+            for blob in blobs:
+                client._supply.ready(1, blob.sha256)
             with pytest.raises(PeerError, match="peer real cannot reach fake at"):
                 client.deploy(plan, blobs)
         finally:

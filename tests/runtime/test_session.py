@@ -158,6 +158,22 @@ def test_an_image_may_change_after_it_was_taken(session: InferenceSession) -> No
         agree(outputs, whole(branches(), {"x0": kept[at]}))
 
 
+def test_so_may_an_image_that_is_sent_whole(cache: Path) -> None:
+    x, kept = np.empty((1, 3, 200, 100), "float32"), []
+    net = ModelBuilder()
+    net.output(net.relu(net.input(1, 3, 200, 100)))
+
+    def camera() -> Iterator[np.ndarray]:
+        for _ in range(20):
+            x[:] = RNG.standard_normal(x.shape)
+            kept.append(np.maximum(x, 0))
+            yield x
+
+    with InferenceSession(net.build(), local_peers=1, policy="equal", cache_dir=cache) as session:
+        for at, (got,) in enumerate(session.stream(camera(), in_flight=8)):
+            np.testing.assert_array_equal(got, kept[at])
+
+
 def test_a_stream_without_order_answers_each_once(session: InferenceSession) -> None:
     images = [image() for _ in range(12)]
     expected = [whole(branches(), {"x0": x})[0] for x in images]

@@ -1,0 +1,59 @@
+"""The requester's side of model distribution: which peer has which blob, and what is on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from distredge.protocol.messages import OfferBlob
+from distredge.runtime.blobs import BlobSending, BlobSource
+from distredge.runtime.link import Link
+
+
+class BlobSupply:
+    """Sends blobs to peers that lack them.
+
+    Args:
+        session: of all messages.
+        links: to the peers.
+    """
+
+    def __init__(self, session: int, links: Sequence[Link]) -> None:
+        self._session = session
+        self._links = links
+        self._held: set[tuple[int, str]] = set()
+        self._offered: dict[str, BlobSource] = {}
+        self._sending: dict[tuple[int, str], BlobSending] = {}
+
+    def offer(self, blobs: Iterable[BlobSource]) -> None:
+        """Tells each peer of those that it is not known to have."""
+        for blob in blobs:
+            self._offered[blob.sha256] = blob
+            for at, link in enumerate(self._links):
+                if (at, blob.sha256) not in self._held:
+                    link.send_message(OfferBlob(self._session, blob.sha256, blob.total_bytes))
+
+    @property
+    def missing(self) -> set[int]:
+        """Peers that lack something that was offered."""
+        peers = range(len(self._links))
+        return {at for at in peers for sha256 in self._offered if (at, sha256) not in self._held}
+
+    def needed(self, at: int, sha256: str, offset: int) -> None:
+        """A peer asks for a blob from this byte on. Raises ProtocolError if there is no such byte."""
+        if sha256 not in self._offered:
+            return
+        sending = self._sending.get((at, sha256))
+        if sending is None:
+            sending = self._sending[at, sha256] = BlobSending(self._offered[sha256])
+        for chunk, data in sending.credit(self._session, offset):
+            self._links[at].send_message(chunk, data)
+
+    def ready(self, at: int, sha256: str) -> None:
+        """A peer has a blob."""
+        self._held.add((at, sha256))
+        self._sending.pop((at, sha256), None)
+
+    def close(self) -> None:
+        """Lets go of all content; what peers have is remembered."""
+        self._sending.clear()
+        self._offered.clear()
