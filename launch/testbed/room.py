@@ -37,9 +37,14 @@ def main(folder, home, name, hidden):
     check(libc.unshare(_CLONE_NEWNS | _CLONE_NEWUTS), "unshare")
     check(libc.sethostname(name.encode(), len(name.encode())), "sethostname")
     mount(None, "/", None, _MS_REC | _MS_PRIVATE)
-    for path in hidden:
-        if os.path.isdir(path):
-            mount(f"{folder}/empty", path, None, _MS_BIND)
+    # A checkout or an interpreter under /tmp would vanish with it.
+    code = os.path.abspath(__file__)
+    for _ in range(3):
+        code = os.path.dirname(code)
+    kept = {}
+    for path in (os.path.dirname(os.path.dirname(sys.executable)), code):
+        if path.startswith(("/tmp/", "/var/tmp/", "/run/")) and os.path.isdir(path):
+            kept[path] = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     size = f"{folder}/disk_mb"
     if os.path.exists(size):
         with open(size) as file:
@@ -48,6 +53,12 @@ def main(folder, home, name, hidden):
         mount(f"{folder}/home", home, None, _MS_BIND)
     for own, path in (("tmp", "/var/tmp"), ("tmp", "/tmp"), ("run", "/run")):
         mount(f"{folder}/{own}", path, None, _MS_BIND)
+    for path, opened in kept.items():
+        os.makedirs(path, exist_ok=True)
+        mount(f"/proc/self/fd/{opened}", path, None, _MS_BIND)
+    for path in hidden:
+        if os.path.isdir(path):
+            mount(f"{folder}/empty", path, None, _MS_BIND)
     for file in ("hosts", "passwd"):
         mount(f"{folder}/etc/{file}", f"/etc/{file}", None, _MS_BIND)
     if os.path.isdir("/etc/systemd/system"):
