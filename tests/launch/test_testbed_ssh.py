@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -24,6 +25,9 @@ LATE = HostConfig("late", None, 50, 50, delay_ms=10, jitter_ms=1)
 def need_sshd(skip_or_fail):
     if shutil.which("sshd", path=system._PATH) is None:
         skip_or_fail("no sshd: apt-get install openssh-server")
+
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def ssh(host, *words: str, known_hosts: str | None = None, identity: str | None = None):
@@ -48,7 +52,9 @@ def test_unmodified_ssh_reaches_every_host(need_sshd, bed_config, tmp_path):
             done = ssh(host, "hostname; pwd; echo ~; ls -A ~ /tmp")
             home = str(bed.home)
             assert done.stdout.split("\n")[:3] == [host.name, home, home]
-            assert done.stdout.split("\n")[3:] == ["/tmp:", "", f"{home}:", ""], done
+            # of the machine's /tmp a host sees the checkout and the interpreter, if they are there
+            seen = sorted({path.parts[2] for path in (ROOT, Path(sys.prefix)) if path.parts[1] == "tmp"})
+            assert done.stdout.split("\n")[3:] == ["/tmp:", *seen, "", f"{home}:", ""], done
             assert (
                 ssh(host, f"{host.python} -c 'import sys; print(sys.version_info[:2])'").stdout == "(3, 11)\n"
             )
