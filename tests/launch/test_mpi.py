@@ -17,7 +17,7 @@ USES_THE_PEERS = """
 import os, sys
 import numpy as np
 import distredge as de
-with de.connect(sys.argv[1]) as session:
+with de.connect(sys.argv[1], policy="equal") as session:
     (info,) = session.get_inputs()
     outputs = session.run(None, {info.name: np.zeros(info.shape, np.float32)})
     print(len(session.plan.devices), len(outputs), os.environ["DISTREDGE_RANK"], os.environ["DISTREDGE_SIZE"])
@@ -26,7 +26,8 @@ sys.exit(5)
 WAITS = """
 import os, signal, sys
 def ended(number, frame):
-    print("got", signal.Signals(number).name, flush=True)
+    signal.signal(number, signal.SIG_IGN)  # it may come from the launcher and from its lease
+    os.write(1, f"got {signal.Signals(number).name}\\n".encode())
     sys.exit(9)
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
     signal.signal(number, ended)
