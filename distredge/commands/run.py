@@ -55,10 +55,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from distredge.runtime.inputs import read_arrays, read_picture, write_outputs
     from distredge.commands.options import named_input_shapes, parse_input_shapes
     from distredge.graph.importer import load_model, model_inputs
     from distredge.runtime.feeds import check_feed
+    from distredge.runtime.inputs import read_arrays, read_picture, write_outputs
     from distredge.runtime.reference import random_feed
     from distredge.runtime.session import InferenceSession
 
