@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,8 +19,9 @@ from gymnasium.spaces import Box
 from tianshou.algorithm.algorithm_base import _nstep_return
 from tianshou.algorithm.modelfree.ddpg import DDPG, ContinuousDeterministicPolicy
 from tianshou.algorithm.optim import AdamOptimizerFactory
-from tianshou.data import Batch, Collector, VectorReplayBuffer
+from tianshou.data import Batch, Collector, CollectStats, VectorReplayBuffer
 from tianshou.data.buffer.manager import _next_index, _prev_index
+from tianshou.env import BaseVectorEnv
 from tianshou.exploration import BaseNoise
 from tianshou.utils.net.common import Net
 from tianshou.utils.net.continuous import ContinuousActorDeterministic, ContinuousCritic
@@ -268,8 +270,12 @@ class Agent:
             Gradient steps made.
         """
         buffer = VectorReplayBuffer(60_000, len(env))
-        collector: Collector = Collector(
-            self.policy, env, buffer, exploration_noise=True, raise_on_nan_in_buffer=False
+        collector: Collector[CollectStats] = Collector(
+            self.policy,
+            cast(BaseVectorEnv, env),  # it has all of its methods that the collector calls
+            buffer,
+            exploration_noise=True,
+            raise_on_nan_in_buffer=False,
         )
         collector.reset()
         noise, steps, owed = self.policy.exploration_noise, 0, 0.0
