@@ -11,7 +11,7 @@ from distredge.errors import PolicyError
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import Strategy
 from policies.cuts import narrow_cuts
-from policies.linear import LinearModel, alone_seconds, fused_cuts
+from policies.linear import alone_seconds, fused_cuts, linear_model
 from policies.memory import fitted
 from policies.parts import best_of, pricer_for, shared_out
 
@@ -43,7 +43,7 @@ class AOFL:
         """
         graph, devices = problem.graph, len(problem.devices)
         speeds = pricer_for(problem).speeds()
-        model = LinearModel(graph, narrow_cuts(graph))
+        model = linear_model(graph, narrow_cuts(graph))
         shares = []
         if self.variant in ("even", "best"):
             shares.append(np.ones(devices))

@@ -10,7 +10,7 @@ from distredge.plan.execution import REQUESTER
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import Strategy
 from policies.cuts import layer_cuts
-from policies.linear import Array, LinearModel, seconds_per_byte, seconds_per_mac
+from policies.linear import Array, LinearModel, linear_model, seconds_per_byte, seconds_per_mac
 from policies.memory import fitted
 from policies.parts import fractions_of, shared_out
 
@@ -42,7 +42,7 @@ class CoEdge:
 def balanced_shares(problem: PlanningProblem, cuts: tuple[str, ...]) -> Array:
     """Shares under which all devices that have one finish at the same time, by the linear model."""
     graph, network = problem.graph, problem.network
-    model = LinearModel(graph, cuts)
+    model = linear_model(graph, cuts)
     used = np.ones(len(problem.devices), dtype=bool)
     sent = sum(graph.tensors[name].total_bytes for name in graph.inputs)
     returned = sum(graph.tensors[name].total_bytes for name in graph.outputs)

@@ -11,7 +11,7 @@ from distredge.plan.strategy import PartitionScheme, Strategy
 from distredge.plan.volumes import find_volumes
 from policies.cuts import narrow_cuts
 from policies.deepthings import even_split
-from policies.linear import LinearModel, cheapest_cuts
+from policies.linear import cheapest_cuts, linear_model
 from policies.memory import fitted
 from policies.parts import fractions_of
 
@@ -35,7 +35,7 @@ class DeeperThings:
             PolicyError: the model does not fit into memory.
         """
         graph, devices = problem.graph, len(problem.devices)
-        model = LinearModel(graph, narrow_cuts(graph))
+        model = linear_model(graph, narrow_cuts(graph))
         even = fractions_of(np.ones((1, devices)))
         (cuts,) = cheapest_cuts(model, even, lambda volumes: volumes.received.sum(axis=2))
         scheme = PartitionScheme(cuts)

@@ -10,7 +10,7 @@ import numpy as np
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import Strategy
 from policies.cuts import narrow_cuts
-from policies.linear import Array, LinearModel
+from policies.linear import Array, LinearModel, linear_model
 from policies.memory import fitted
 from policies.parts import fractions_of, pricer_for, shared_out
 
@@ -49,7 +49,7 @@ class LCPSS:
         most, until none does. T is normalised by the layer-by-layer scheme, O by the single volume [O].
         Each random decision cuts all volumes at the same fractions [O].
         """
-        model = LinearModel(problem.graph, narrow_cuts(problem.graph))
+        model = linear_model(problem.graph, narrow_cuts(problem.graph))
         moved, computed = _amounts(model, len(problem.devices), self.splits, problem.seed)
         last = len(model.cuts) + 1
         single, layers = [0, last], list(range(last + 1))

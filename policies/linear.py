@@ -223,6 +223,20 @@ class _Walk:
         return total
 
 
+_KEPT = 8
+_models: list[LinearModel] = []
+
+
+def linear_model(graph: Graph, cuts: Sequence[str]) -> LinearModel:
+    """A model of these cuts; the last few are kept, since their tables take milliseconds to make."""
+    for model in _models:
+        if model.graph is graph and model.cuts == tuple(cuts):
+            return model
+    _models.insert(0, LinearModel(graph, cuts))
+    del _models[_KEPT:]
+    return _models[0]
+
+
 def seconds_per_mac(problem: PlanningProblem) -> Array:
     """Per device, its seconds for the whole model on the multiply-accumulates of the whole model."""
     graph = problem.graph

@@ -10,7 +10,7 @@ from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import Volume, find_volumes
 from policies.cuts import layer_cuts
-from policies.linear import Array, LinearModel, seconds_per_byte, seconds_per_mac
+from policies.linear import Array, LinearModel, linear_model, seconds_per_byte, seconds_per_mac
 from policies.memory import fitted
 from policies.parts import best_of, fractions_of, pricer_for, shared_out
 
@@ -69,7 +69,7 @@ def _corrected(problem: PlanningProblem, volume: Volume) -> SplitDecision:
 
 def _whole_model(problem: PlanningProblem, cuts: tuple[str, ...]) -> Array:
     """Shares by the same greedy correction of the whole model's time, in steps that shrink."""
-    model = LinearModel(problem.graph, cuts)
+    model = linear_model(problem.graph, cuts)
     per_mac = seconds_per_mac(problem)
     shares = (1.0 / per_mac) / (1.0 / per_mac).sum()
     finish = _finish_times(problem, model, per_mac, shares[None])[0]

@@ -14,8 +14,10 @@ from policies.annealer import Annealer
 from policies.cuts import narrow_cuts
 from policies.memory import fitted
 from policies.parts import fits
-from policies.starts import simple_strategies
+from policies.starts import fused_strategies, rearranged, simple_strategies
 
+FUSED_FROM_S = 0.1
+"""With less time than this, no linear model is asked where to start."""
 FOUNDERS = 16
 """Starting points that are annealed, if time allows."""
 FOUNDERS_SHARE = 0.3
@@ -44,7 +46,8 @@ class Search:
     Attributes:
         evaluations: strategies to price. With a number the result depends on the seed alone; None: as many as
             the problem's budget allows.
-        starts: strategies of other policies to start from as well.
+        starts: strategies to start from as well: those of other policies, or the one in use, first, when a
+            link has changed; of the first, also with one device's rows given to another.
         simple: whether to start from simple strategies too; without, `starts` must hold one.
     """
 
@@ -60,7 +63,12 @@ class Search:
             PolicyError: the model does not fit into memory.
         """
         begun = time.perf_counter()
-        starts = list(self.starts) + (simple_strategies(problem) if self.simple else [])
+        starts = list(self.starts)
+        starts.extend(moved for start in self.starts[:1] for moved in rearranged(start))
+        if self.simple:
+            starts.extend(simple_strategies(problem))
+            if self.evaluations is not None or problem.budget_s >= FUSED_FROM_S:
+                starts.extend(fused_strategies(problem))
         starts = _fitting(problem, starts)
         annealer = Annealer(problem, with_cuts_of(starts, problem))
         annealer.seed(problem.seed)

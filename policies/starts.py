@@ -2,48 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, islice
 
 import numpy as np
 
 from distredge.plan.policy import PlanningProblem
-from distredge.plan.strategy import Strategy
+from distredge.plan.strategy import SplitDecision, Strategy
 from policies.cuts import narrow_cuts, stage_cuts
-from policies.linear import Array, LinearModel, alone_seconds, fused_cuts
+from policies.linear import Array, alone_seconds, fused_cuts, linear_model
 from policies.parts import pricer_for, shared_out, single_device
 
 _ALL_SUBSETS = 5
 """Up to so many devices, every subset of them is tried."""
+_SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Of the subsets that are tried of more devices."""
+_MOST_MOVES = 40
+"""Pairs of devices between which rows are moved."""
+_KEPT = 4
+_known: list[tuple[PlanningProblem, tuple[Strategy, ...]]] = []
 
 
-def simple_strategies(problem: PlanningProblem) -> list[Strategy]:
+def simple_strategies(problem: PlanningProblem) -> tuple[Strategy, ...]:
     """Each device alone; and for subsets of the devices equal and proportional rows of one volume, of one per
-    stage, of one per layer, of every second layer, and of those that the linear model finds fastest."""
+    stage, of one per layer and of every second layer.
+
+    They do not depend on the links, and are kept: so there is no need to make them anew when a link changes.
+    """
+    for known, strategies in _known:
+        if known.graph is problem.graph and known.devices is problem.devices:
+            return strategies
     graph = problem.graph
     layers = narrow_cuts(graph)
     schemes = list(dict.fromkeys([(), stage_cuts(graph), layers[1::2], layers]))
-    speeds = pricer_for(problem).speeds()
     found = [single_device(problem, device) for device in range(len(problem.devices))]
-    subsets = list(_subsets(problem))
-    shares = list(dict.fromkeys(tuple(each) for mask in subsets for each in (mask, mask * speeds)))
-    if shares:
-        fused = fused_cuts(problem, LinearModel(graph, layers), np.array(shares))
-        for each, cuts in zip(shares, fused, strict=True):
-            found.extend(shared_out(graph, scheme, each) for scheme in (cuts, *schemes))
-    return found
+    speeds = pricer_for(problem).speeds()
+    for shares in _shares(problem, np.argsort(-speeds, kind="stable")):
+        found.extend(shared_out(graph, cuts, shares) for cuts in schemes)
+    _known.insert(0, (problem, tuple(found)))
+    del _known[_KEPT:]
+    return _known[0][1]
 
 
-def _subsets(problem: PlanningProblem) -> Iterator[Array]:
-    """Masks of at least two devices: all of them, or the best so many by themselves, and the fastest."""
-    count = len(problem.devices)
+def fused_strategies(problem: PlanningProblem) -> tuple[Strategy, ...]:
+    """For subsets of the devices equal and proportional rows of the volumes that the linear model, which
+    knows the links, finds fastest."""
+    graph = problem.graph
+    shares = _shares(problem, np.argsort(alone_seconds(problem), kind="stable"))
+    if not shares:
+        return ()
+    cuts = fused_cuts(problem, linear_model(graph, narrow_cuts(graph)), np.array(shares))
+    return tuple(shared_out(graph, at, each) for at, each in zip(cuts, shares, strict=True))
+
+
+def rearranged(strategy: Strategy) -> tuple[Strategy, ...]:
+    """The strategy with all rows of one device, or half of them, given to another, for each two devices."""
+    devices = range(strategy.devices)
+    sizes = np.array([[split.part(d).size for d in devices] for split in strategy.splits])
+    busy = [d for d in devices if sizes[:, d].any()]
+    found = []
+    for giver, taker in islice(((a, b) for a in busy for b in devices if a != b), _MOST_MOVES):
+        for share in (1.0, 0.5):
+            moved = np.ceil(share * sizes[:, giver]).astype(int)
+            changed = sizes.copy()
+            changed[:, giver] -= moved
+            changed[:, taker] += moved
+            ends = np.cumsum(changed, axis=1)
+            splits = tuple(SplitDecision((0, *(int(end) for end in row))) for row in ends)
+            tail = taker if strategy.tail_device == giver and share == 1.0 else strategy.tail_device
+            found.append(Strategy(strategy.scheme, splits, tail))
+    return tuple(found)
+
+
+def _shares(problem: PlanningProblem, order: Array) -> list[Array]:
+    """Equal and proportional shares of subsets of two devices or more: of all, or of the first in order."""
+    count = len(order)
+    speeds = pricer_for(problem).speeds()
     if count <= _ALL_SUBSETS:
         chosen = [members for size in range(2, count + 1) for members in combinations(range(count), size)]
     else:
-        orders = [np.argsort(alone_seconds(problem)), np.argsort(-pricer_for(problem).speeds())]
-        sizes = [size for size in (2, 3, 4, 6, 8, 12, 16, 24, 32) if size < count]
-        chosen = [tuple(order[:size]) for order in orders for size in [*sizes, count]]
+        chosen = [tuple(order[:size]) for size in (*(size for size in _SIZES if size < count), count)]
+    found = []
     for members in chosen:
         mask = np.zeros(count)
         mask[list(members)] = 1.0
-        yield mask
+        found.append(mask)
+        if np.ptp(speeds[list(members)]) > 0:
+            found.append(mask * speeds)
+    return found

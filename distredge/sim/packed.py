@@ -83,8 +83,6 @@ def pack(graph: Graph, times: Sequence[NodeTimes], network: Network) -> Packed |
     seconds, seconds_at = _seconds(times)
     nodes = range(len(graph.nodes))
     tail_read, tail_makes, tail_made_bytes, tail_s = _tail(graph, number, times)
-    up, down, total = link_rates(network)
-    flows = np.arange(1, len(up) + 1)
     return Packed(
         devices=len(times),
         body=_ints(i for i in nodes if i not in graph.tail),
@@ -127,11 +125,24 @@ def pack(graph: Graph, times: Sequence[NodeTimes], network: Network) -> Packed |
         tail_read=tail_read,
         tail_makes=tail_makes,
         tail_made_bytes=tail_made_bytes,
-        up=_shares(up, flows),
-        down=_shares(down, flows),
-        total=total,
-        overhead_s=np.ascontiguousarray(network.overheads_s),
+        **_links(network),
     )
+
+
+def repacked(packed: Packed, network: Network) -> Packed:
+    """The same graph and devices on other links, in microseconds."""
+    return packed._replace(**_links(network))
+
+
+def _links(network: Network) -> dict[str, Any]:
+    up, down, total = link_rates(network)
+    flows = np.arange(1, len(up) + 1)
+    return {
+        "up": _shares(up, flows),
+        "down": _shares(down, flows),
+        "total": total,
+        "overhead_s": np.ascontiguousarray(network.overheads_s),
+    }
 
 
 def _shares(rates: Sequence[float], flows: Ints) -> Floats:

@@ -8,6 +8,7 @@ stand on: `Pricer.packed`, `new_program`, `new_work`, `build_program` (microseco
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -21,7 +22,7 @@ from distredge.plan.volumes import Volume, cut_positions, find_volumes
 from distredge.sim.batch import check_bounds, price_batch
 from distredge.sim.kernel import Work, new_work
 from distredge.sim.memory import MemoryEstimate
-from distredge.sim.packed import Packed, pack
+from distredge.sim.packed import Packed, pack, repacked
 from distredge.sim.program import Program, build_program, new_program
 from distredge.sim.records import Floats, Ints
 from distredge.sim.replay import replay
@@ -54,6 +55,15 @@ class Pricer:
     def packed(self) -> Packed | None:
         """The problem as the compiled evaluator reads it; None if the graph has a row rule it cannot."""
         return pack(self.problem.graph, self.times, self.problem.network)
+
+    def on(self, problem: PlanningProblem) -> Pricer:
+        """A pricer of a problem with the same graph and devices but other links; quick to make."""
+        other = copy(self)
+        other.problem = problem
+        other._room = None
+        if self.packed is not None:
+            other.packed = repacked(self.packed, problem.network)
+        return other
 
     @cached_property
     def cut_nodes(self) -> Ints:
