@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ENGINE ?= $(if $(filter x86_64,$(shell uname -m)),gpu,cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format bench bench-planning clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,11 @@ format: $(STAMP) ## put imports and formatting in order
 
 bench: $(STAMP) ## measure throughput and overhead; tables into benchmarks/results/
 	@$(PY) -m benchmarks
+
+bench-planning: $(STAMP) ## compare policies over the grid; tables and picture into docs/benchmarks.md (half an hour)
+	@$(PY) -m benchmarks.planning_rate
+	@$(PY) -m benchmarks.planning
+	@$(PY) -m benchmarks.planning_links --docs
 
 clean: ## remove .venv, caches and outputs
 	rm -rf $(VENV) demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

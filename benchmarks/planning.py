@@ -44,7 +44,8 @@ def main() -> None:
             path.write_text(json.dumps(rows, indent=1) + "\n")
             print(line(key, rows[key]), flush=True)
     if args.docs or args.docs_only:
-        write_docs(rows, load_best())
+        links = RESULTS / "planning_links.json"
+        write_docs(rows, load_best(), json.loads(links.read_text()) if links.exists() else {})
 
 
 def measure(key: str, problem: PlanningProblem) -> dict[str, Any]:

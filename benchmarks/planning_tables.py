@@ -13,7 +13,7 @@ BASELINES = ("offload", "modnn", "mednn", "coedge", "deepthings", "deeperthings"
 SIMPLE = ("equal", "proportional", "lcpss")
 
 
-def write_docs(rows: Mapping[str, Any], best: Mapping[str, Any]) -> None:
+def write_docs(rows: Mapping[str, Any], best: Mapping[str, Any], links: Mapping[str, Any]) -> None:
     """Writes the tables of these results into docs/benchmarks.md, and the picture beside it."""
     path = DOCS / "benchmarks.md"
     text = path.read_text() if path.exists() else f"# Benchmarks\n\n{BEGIN}\n{END}\n"
@@ -21,12 +21,12 @@ def write_docs(rows: Mapping[str, Any], best: Mapping[str, Any]) -> None:
         text = f"{text.rstrip()}\n\n{BEGIN}\n{END}\n"
     before, _, rest = text.partition(BEGIN)
     _, _, behind = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n{planning_section(rows, best)}{END}{behind}")
+    path.write_text(f"{before}{BEGIN}\n{planning_section(rows, best, links)}{END}{behind}")
     (DOCS / "pictures").mkdir(exist_ok=True)
     draw(rows, best, DOCS / "pictures" / "planning.png")
 
 
-def planning_section(rows: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+def planning_section(rows: Mapping[str, Any], best: Mapping[str, Any], links: Mapping[str, Any]) -> str:
     """All tables, as Markdown."""
     models = list(dict.fromkeys(key.split()[0] for key in rows))
     parts = ["### Acceptance figures\n", _acceptance(rows, best), "### Each policy over the grid\n"]
@@ -34,6 +34,8 @@ def planning_section(rows: Mapping[str, Any], best: Mapping[str, Any]) -> str:
         "Latency over best known, geometric mean over the cells of a model, and the worst cell in brackets.\n"
     )
     parts.append(_by_policy(rows, best, models))
+    if links:
+        parts += ["### A link falls to a quarter\n", _links(links)]
     for model in models:
         parts += [f"### {model}\n", _by_cell(rows, best, model)]
     return "\n".join(parts)
@@ -95,6 +97,25 @@ def _by_cell(rows: Mapping[str, Any], best: Mapping[str, Any], model: str) -> st
         )
     head = ("cell", "bound, ms", "best known, ms", "auto, ms", "above best", "best baseline, ms")
     return _table((*head, "baseline / auto", "offload / auto"), lines)
+
+
+def _links(links: Mapping[str, Any]) -> str:
+    lines = []
+    for cell in dict.fromkeys(key.rsplit(" ", 1)[0] for key in links):
+        rows = [row for key, row in links.items() if key.rsplit(" ", 1)[0] == cell]
+        old, new = ([row[which] / row["best_s"] for row in rows] for which in ("stale_s", "new_s"))
+        longest = max(row["planning_s"] for row in rows)
+        lines.append(
+            (
+                cell,
+                f"{_percent(sum(old) / len(old))} ({_percent(max(old))})",
+                f"{_percent(sum(new) / len(new))} ({_percent(max(new))})",
+                f"{longest * 1e3:.0f} ms",
+            )
+        )
+    return _table(
+        ("cell", "plan in use: above best known, mean (worst)", "new plan", "longest planning"), lines
+    )
 
 
 def _latency(row: Mapping[str, Any], name: str) -> float:

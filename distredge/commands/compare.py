@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="compare policies on models and clusters",
         description="Let policies decide for each model on each cluster, and print what the simulator says.",
     )
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="ONNX files, or names of the zoo")
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="ONNX files")
     where = parser.add_mutually_exclusive_group(required=True)
     add_cluster(where, nargs="+", required=False)
     where.add_argument("--hosts", metavar="FILE", help="a hosts file whose peers are running")

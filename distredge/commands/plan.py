@@ -80,7 +80,10 @@ def _save(path: str, model: Model, cluster: Cluster, row: Comparison) -> None:
 
     assert row.strategy is not None
     plan = compile_plan(model.graph, row.strategy, cluster.names, model=model.weights_sha256)
-    plan.save(path)
+    try:
+        plan.save(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _text(row: Comparison, cluster: Cluster) -> str:
