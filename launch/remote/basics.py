@@ -40,5 +40,10 @@ def release_facts(folder, release="current"):
 
 
 def own_places(folder):
-    """Environment in which a program leaves nothing outside the deploy folder."""
-    return {"XDG_CACHE_HOME": os.path.join(expand(folder), "cache")}
+    """Environment in which a program leaves nothing outside the deploy folder.
+
+    onnxruntime writes a device id and a session file, wherever these say.
+    """
+    temporary = os.path.join(expand(folder), "tmp")
+    os.makedirs(temporary, exist_ok=True)
+    return {"XDG_CACHE_HOME": os.path.join(expand(folder), "cache"), "TMPDIR": temporary}

@@ -103,10 +103,7 @@ def bed_config() -> Iterator[Callable[..., TestbedConfig]]:
 
 @dataclass
 class Farm:
-    """A testbed and a controller: a checkout and a home folder of its own.
-
-    Two hosts without limits, and one with a disk that is too small for a deployment.
-    """
+    """A testbed and a controller: a checkout and a home folder of its own."""
 
     bed: Testbed
     checkout: Path
@@ -137,6 +134,21 @@ class Farm:
         said, complaints = process.communicate(timeout=240)
         return process.returncode, said + complaints
 
+    def python(self, *words: str, hosts: Path | None = None, timeout_s: float = 240) -> str:
+        """Runs the checkout's Python on this machine, as its user; what it prints. It must end well."""
+        named = {"DISTREDGE_HOSTS": str(hosts)} if hosts else {}
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=self.checkout,
+            env={**self.environment, **named},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def hosts(self, *names: str, extra: str = "") -> Path:
         """A hosts file of these hosts alone; `extra` is added to each section."""
         blocks = self.bed.hosts_file.read_text().split("\n\n")
@@ -163,12 +175,10 @@ class Farm:
         return found
 
 
-@pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    """A farm for all tests of a module."""
+def make_farm(folder: Path, *hosts: HostConfig, **settings: object) -> Iterator[Farm]:
+    """A farm of these hosts; afterwards nothing of it may be left."""
     if reason := missing_for_testbed("sshd", "ssh"):
         give_up(reason)
-    folder = tmp_path_factory.mktemp("controller")
     checkout, home = folder / "checkout", folder / "home"
     home.mkdir()
     for name in _CHECKOUT:
@@ -176,15 +186,29 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         if source.is_dir():
             shutil.copytree(source, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            checkout.mkdir(exist_ok=True)
             shutil.copyfile(source, checkout / name)
     for name in ("README.md", "LICENSE"):
         (checkout / name).write_text(name)
-    hosts = (HostConfig("a"), HostConfig("b", None, 800, 800), HostConfig("small", disk_mb=60))
-    config = make_config(*hosts, ssh=True, hide=(str(ROOT), str(folder)))
+    config = make_config(*hosts, ssh=True, hide=(str(ROOT), str(folder)), **settings)
     with Testbed(config) as bed:
         yield Farm(bed, checkout, home)
     assert find_traces(config.name) == []
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """Two hosts without limits, and one with a disk that is too small for a deployment."""
+    hosts = (HostConfig("a"), HostConfig("b", None, 800, 800), HostConfig("small", disk_mb=60))
+    yield from make_farm(tmp_path_factory.mktemp("controller"), *hosts)
+
+
+@pytest.fixture(scope="module")
+def four_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """CPU shares 0.6, 0.4, 0.3, 0.2 on links of 200, 100, 100, 50 Mbit/s."""
+    shares, rates = (0.6, 0.4, 0.3, 0.2), (200, 100, 100, 50)
+    hosts = [HostConfig(f"h{i}", s, r, r) for i, (s, r) in enumerate(zip(shares, rates, strict=True))]
+    requester = HostConfig("requester", None, 1000, 1000)
+    yield from make_farm(tmp_path_factory.mktemp("controller"), *hosts, requester=requester)
 
 
 def wait_for(condition: Callable[[], object], limit_s: float = 10.0) -> None:

@@ -250,6 +250,70 @@ def test_hosts_that_cannot_be_used_are_named_with_the_reason(farm, tmp_path):
     assert left == set(), "an examination leaves nothing"
 
 
+USES_THE_PEERS = """
+import sys
+import numpy as np
+import distredge as de
+with de.connect(sys.argv[1], policy="equal") as session:
+    (info,) = session.get_inputs()
+    (output,) = session.run(None, {info.name: np.ones(info.shape, np.float32)})
+    print(len(session.plan.devices), *output.shape)
+print(sys.stdin.readline().strip())
+"""
+
+
+def distrun(farm, hosts: Path, *words: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    argv = [sys.executable, str(farm.checkout / "launch/__main__.py"), "--hosts", str(hosts), "--", *words]
+    environment = {**farm.environment, "PYTHONPATH": str(farm.checkout)}
+    return subprocess.Popen(argv, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_launcher_on_other_hosts(farm, deployed, tmp_path, poll):
+    model = tmp_path / "tiny.onnx"
+    argv = [sys.executable, "-m", "distredge", "zoo", "tiny", "-o", str(model)]
+    subprocess.run(argv, cwd=farm.checkout, check=True)
+
+    job = distrun(farm, deployed, "python", "-c", USES_THE_PEERS, str(model))
+    assert job.stdout.readline() == "2 1 8 32 32\n"
+    assert len(farm.peers()) == 2
+    out, err = job.communicate("bye\n", timeout=60)
+    assert (job.returncode, out) == (0, "bye\n")
+    # whatever a peer says comes with its rank and name
+    assert re.search(r"^\[[12] [ab]\] \w", err, re.M) or err == ""
+    poll(lambda: farm.peers() == [])
+
+    # a launcher that is killed leaves no peer for longer than the lease
+    job = distrun(farm, deployed, "python", "-c", USES_THE_PEERS, str(model))
+    job.stdout.readline()
+    assert len(farm.peers()) == 2
+    job.kill()
+    job.communicate()
+    poll(lambda: farm.peers() == [])
+
+    # nor does one that falls silent: a cut cable, a sleeping notebook
+    job = distrun(farm, deployed, "python", "-c", USES_THE_PEERS, str(model))
+    job.stdout.readline()
+    job.send_signal(signal.SIGSTOP)
+    poll(lambda: farm.peers() == [], 20)
+    job.send_signal(signal.SIGCONT)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert re.search(
+        r"^distrun: peer [12] [ab] failed \(exit code \d+\); the application was ended$", err, re.M
+    )
+
+
+def test_launcher_names_the_peer_that_does_not_start(farm, deployed, tmp_path):
+    assert farm.run("start", hosts=farm.hosts("b", extra="deploy_dir = ~/lasting"))[0] == 0
+    job = distrun(farm, deployed, "true")
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert re.search(r"^distrun: peer 2 b did not start: .*:9100 is in use", err, re.M), err
+    assert len(farm.peers()) == 1, "the one that fab started is not the launcher's to end"
+    assert farm.run("stop", hosts=deployed)[0] == 0
+
+
 A = "[provider:a]\naddress = 192.0.2.1\n"
 REFUSED = {
     "typo": (A + "adress = 192.0.2.1\n", r"hosts\.ini:3: \[provider:a\] adress: unknown key; did you mean"),
