@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from copy import copy
 from math import inf
+from threading import Lock
 
 import numpy as np
 
@@ -51,20 +53,30 @@ class Annealer:
             raise PolicyError(f"{graph.name}: a row rule is of a form that the search cannot price fast")
         self.problem = problem
         self.cuts = tuple(cuts)
-        self.evaluations = 0
         self._packed = pricer.packed
         self._place = {cut: at + 1 for at, cut in enumerate(self.cuts)}
         self._nodes = np.array([graph.producer[cut] for cut in self.cuts], dtype=np.int64)
-        size, devices = len(self.cuts) + 1, len(problem.devices)
+        self._pool = new_population(POOL, len(self.cuts), len(problem.devices))
+        self._lock = Lock()
+        self._speeds = pricer.speeds()
+        self._limits = _limits(problem, self.cuts)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        size, devices = len(self.cuts) + 1, len(self.problem.devices)
+        self.evaluations = 0
         self._programs = [new_program(self._packed, size) for _ in range(2)]
         self._work = new_work(self._packed, size)
         self._state, self._tried, self._best = (new_state(len(self.cuts), devices) for _ in range(3))
-        self.pool = new_population(POOL, len(self.cuts), devices)
-        self._speeds = pricer.speeds()
-        self._limits = _limits(problem, self.cuts)
+
+    def twin(self) -> Annealer:
+        """One for another thread, with the same population."""
+        other = copy(self)
+        other._make_room()
+        return other
 
     def seed(self, seed: int) -> None:
-        """Seeds everything random in the runs that follow."""
+        """Seeds everything random in this thread's runs that follow."""
         seed_random(seed % 2**32)
 
     def price(self, strategy: Strategy) -> float:
@@ -72,43 +84,37 @@ class Annealer:
         self._load(strategy, self._tried)
         return self._price(self._tried)
 
-    def add(self, strategy: Strategy) -> None:
-        """Prices a strategy and offers it to the population."""
-        latency = self.price(strategy)
-        if latency < inf:
-            offer(self.pool, self._tried, latency, len(self.problem.devices))
-
     @property
     def best(self) -> Strategy:
         """The best of the population."""
-        self._take(0, self._state)
+        take(self._pool, 0, self._nodes, len(self.problem.graph.nodes), self._state)
         return self._strategy(self._state)
 
     @property
     def best_s(self) -> float:
         """Its latency."""
-        return float(self.pool.latency_s[0]) if self.pool.count[0] else inf
+        return float(self._pool.latency_s[0]) if self._pool.count[0] else inf
 
     def anneal_child(self, decay: float, evaluations: float, hot: float, cold: float, until: float) -> None:
-        """Crosses two of the best strategies and anneals the child; see `anneal_member`."""
-        cross_random(self._packed, self._programs[0], self._nodes, self.pool, self._state, decay)
+        """Crosses two of the best strategies, `decay` or so of them, and anneals the child; see `anneal`."""
+        with self._lock:
+            cross_random(self._packed, self._programs[0], self._nodes, self._pool, self._state, decay)
         self._run(evaluations, hot, cold, until)
 
-    def anneal_member(self, at: int, evaluations: float, hot: float, cold: float, until: float = inf) -> None:
-        """Anneals one strategy of the population, by number, and offers it the best one met.
+    def anneal(
+        self, start: Strategy, evaluations: float, hot: float, cold: float, until: float = inf
+    ) -> None:
+        """Anneals a strategy, and offers the best one met to the population.
 
         Args:
-            at: which.
+            start: its cuts are candidates.
             evaluations: how many, unless time ends it.
             hot, cold: temperatures at the start and the end, as shares of the best latency. In between
                 they follow what is sooner used up, evaluations or time.
             until: when `time.perf_counter` says so, end.
         """
-        self._take(at, self._state)
+        self._load(start, self._state)
         self._run(evaluations, hot, cold, until)
-
-    def _take(self, at: int, to: State) -> None:
-        take(self.pool, at, self._nodes, len(self.problem.graph.nodes), to)
 
     def _run(self, evaluations: float, hot: float, cold: float, until: float) -> None:
         copy_state(self._state, self._best)
@@ -142,7 +148,8 @@ class Annealer:
             done += count
             progress = ahead
         self.evaluations += done
-        offer(self.pool, self._best, best, len(self.problem.devices))
+        with self._lock:
+            offer(self._pool, self._best, best, len(self.problem.devices))
 
     def without(self, strategy: Strategy, cut: int, keep: int) -> Strategy:
         """A strategy with two neighbouring volumes joined; the split of one of them, by number, stays."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
+from threading import Thread
 
 from distredge.errors import PolicyError
 from distredge.plan.policy import PlanningProblem
@@ -18,10 +20,13 @@ from policies.starts import fused_strategies, rearranged, simple_strategies
 
 FUSED_FROM_S = 0.1
 """With less time than this, no linear model is asked where to start."""
-FOUNDERS = 16
+FOUNDERS = 24
 """Starting points that are annealed, if time allows."""
 FOUNDERS_SHARE = 0.3
 """Of the evaluations or the time, for these."""
+MOST_THREADS = 4
+POLISH_S = 0.005
+"""Time behind the deadline for the last polish."""
 DECAY = 2.0
 """About how many of the best become parents of annealed children."""
 CHILD = 1000
@@ -49,12 +54,15 @@ class Search:
         starts: strategies to start from as well: those of other policies, or the one in use, first, when a
             link has changed; of the first, also with one device's rows given to another.
         simple: whether to start from simple strategies too; without, `starts` must hold one.
+        threads: of a search that time ends; None: as many as there are cores, up to four. Evaluations are
+            counted in one thread.
     """
 
     name: str = "search"
     evaluations: int | None = None
     starts: tuple[Strategy, ...] = ()
     simple: bool = True
+    threads: int | None = None
 
     def find_strategy(self, problem: PlanningProblem) -> Strategy:
         """The best strategy met.
@@ -80,50 +88,64 @@ class _Run:
 
     def __init__(self, search: Search, annealer: Annealer, begun: float) -> None:
         self.annealer = annealer
-        self.begun = begun
         self.evaluations = search.evaluations
-        self.deadline = inf if search.evaluations is not None else begun + annealer.problem.budget_s
+        timed = search.evaluations is None
+        self.deadline = begun + annealer.problem.budget_s if timed else inf
+        self.threads = (search.threads or min(MOST_THREADS, len(os.sched_getaffinity(0)))) if timed else 1
 
     def run(self, starts: Sequence[Strategy]) -> Strategy:
-        annealer = self.annealer
-        pricing = time.perf_counter()
-        for strategy in starts:
-            annealer.add(strategy)
-        rate = len(starts) / max(1e-6, time.perf_counter() - pricing)
-        whole = self._whole(rate)
-        if not annealer.cuts:
-            self._anneal(0, self._left(), HOT)
+        begun = time.perf_counter()
+        priced = sorted((self.annealer.price(start), at) for at, start in enumerate(starts))
+        rate = len(starts) / max(1e-6, time.perf_counter() - begun)
+        order = dict(reversed(priced))  # one for each latency
+        best = starts[priced[0][1]]
+        self.annealer.anneal(best, 1, COLD, COLD)
+        if self.annealer.cuts:
+            founders = [starts[at] for _, at in sorted(order.items())[: self._founders(rate)]]
+            self._in_threads(founders)
         else:
-            self._found(min(FOUNDERS, max(1, whole // (3 * CHILD))))
-            while self._left() > 0:
-                annealer.anneal_child(DECAY, min(CHILD, self._left()), WARM, COLD, self.deadline)
-        annealer.anneal_member(0, CHILD, COLD, FROZEN)
-        return _simplified(annealer, annealer.best)
+            self.annealer.anneal(best, self._left(self.annealer), HOT, COLD, self.deadline)
+        self.annealer.anneal(self.annealer.best, CHILD, COLD, FROZEN, self.deadline + POLISH_S)
+        return _simplified(self.annealer, self.annealer.best)
 
-    def _whole(self, rate: float) -> int:
-        """Evaluations in all, about."""
-        if self.evaluations is not None:
-            return self.evaluations
-        return int(rate * max(0.0, self.deadline - time.perf_counter()))
+    def _founders(self, rate: float) -> int:
+        """How many starting points are annealed, by how many evaluations there will be."""
+        whole = self.evaluations
+        if whole is None:
+            whole = int(self.threads * rate * max(0.0, self.deadline - time.perf_counter()))
+        return min(FOUNDERS, max(1, whole // (3 * CHILD)))
 
-    def _found(self, founders: int) -> None:
-        """Anneals the best of the population, one by one."""
-        now = time.perf_counter()
-        for at in range(min(founders, int(self.annealer.pool.count[0]))):
+    def _in_threads(self, founders: Sequence[Strategy]) -> None:
+        """Every thread anneals some founders, and then children of the common population."""
+        others = [self.annealer.twin() for _ in range(1, min(self.threads, len(founders)))]
+        count = 1 + len(others)
+        threads = [
+            Thread(target=self._work, args=(other, at, founders[at::count]), daemon=True)
+            for at, other in enumerate(others, start=1)
+        ]
+        for thread in threads:
+            thread.start()
+        self._work(self.annealer, 0, founders[::count])
+        for thread in threads:
+            thread.join()
+
+    def _work(self, annealer: Annealer, number: int, founders: Sequence[Strategy]) -> None:
+        if number:
+            annealer.seed(annealer.problem.seed + 7919 * number)
+        begun = time.perf_counter()
+        for at, start in enumerate(founders, start=1):
             if self.evaluations is not None:
-                count = int(FOUNDERS_SHARE * self.evaluations / founders)
-                self.annealer.anneal_member(at, count, HOT, COLD)
+                annealer.anneal(start, int(FOUNDERS_SHARE * self.evaluations / len(founders)), HOT, COLD)
             else:
-                share = FOUNDERS_SHARE * (self.deadline - now) * (at + 1) / founders
-                self.annealer.anneal_member(at, inf, HOT, COLD, now + share)
+                share = FOUNDERS_SHARE * (self.deadline - begun) * at / len(founders)
+                annealer.anneal(start, inf, HOT, COLD, begun + share)
+        while (left := self._left(annealer)) > 0:
+            annealer.anneal_child(DECAY, min(CHILD, left), WARM, COLD, self.deadline)
 
-    def _anneal(self, at: int, count: float, hot: float) -> None:
-        self.annealer.anneal_member(at, count, hot, COLD, self.deadline)
-
-    def _left(self) -> float:
+    def _left(self, annealer: Annealer) -> float:
         """Evaluations left; with a time limit, infinitely many until it is over."""
         if self.evaluations is not None:
-            return max(0, self.evaluations - CHILD - self.annealer.evaluations)
+            return max(0, self.evaluations - CHILD - annealer.evaluations)
         return inf if time.perf_counter() < self.deadline else 0
 
 
