@@ -93,7 +93,7 @@ class Annealer:
     @property
     def best_s(self) -> float:
         """Its latency."""
-        return float(self._pool.latency_s[0]) if self._pool.count[0] else inf
+        return float(self._pool.latency_s[0]) if self._pool.filled[0] else inf
 
     def anneal_child(self, decay: float, evaluations: float, hot: float, cold: float, until: float) -> None:
         """Crosses two of the best strategies, `decay` or so of them, and anneals the child; see `anneal`."""
@@ -131,7 +131,8 @@ class Annealer:
             ahead = min(1.0, ahead)
             latency, best = anneal(
                 self._packed,
-                *self._programs,
+                self._programs[0],
+                self._programs[1],
                 self._work,
                 self._nodes,
                 self._speeds,

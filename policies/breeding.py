@@ -18,7 +18,7 @@ SAME = 1e-9
 class Population(NamedTuple):
     """Strategies in the form of `State`, best first, each with a latency of its own."""
 
-    count: Ints  # [1]
+    filled: Ints  # [1] how many there are
     latency_s: Floats
     volumes: Ints
     tail: Ints
@@ -41,7 +41,7 @@ def new_population(size: int, candidates: int, devices: int) -> Population:
 @compiled
 def offer(pool: Population, state: State, latency_s: float, d: int) -> bool:
     """Takes a strategy in, if it is better than the worst or there is room, and no other has its latency."""
-    count, size = pool.count[0], len(pool.latency_s)
+    count, size = pool.filled[0], len(pool.latency_s)
     at = count
     while at > 0 and pool.latency_s[at - 1] > latency_s:
         at -= 1
@@ -52,7 +52,7 @@ def offer(pool: Population, state: State, latency_s: float, d: int) -> bool:
         last = at  # it takes the place of its twin
     elif count < size:
         last = count
-        pool.count[0] = count + 1
+        pool.filled[0] = count + 1
     else:
         last = size - 1
     for to in range(last, at, -1):
@@ -115,7 +115,7 @@ def cross(
 def _elite(pool: Population, decay: float) -> int:
     """A random strategy, the better the likelier."""
     at = int(-np.log(1.0 - np.random.random()) * decay)
-    return at if at < pool.count[0] else np.random.randint(pool.count[0])
+    return at if at < pool.filled[0] else np.random.randint(pool.filled[0])
 
 
 @compiled

@@ -7,10 +7,11 @@ from itertools import accumulate
 
 from distredge.errors import PolicyError
 from distredge.graph.model import Graph
+from distredge.plan.crossing import crossing
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
-from policies.cuts import crossing, layer_cuts
+from policies.cuts import layer_cuts
 from policies.memory import fitted
 from policies.parts import best_of
 

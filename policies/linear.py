@@ -100,7 +100,8 @@ class LinearModel:
             if node.rule.axes[position] is not None:
                 for row in range(rows):
                     need = node.rule.needs(Rows(row, row + 1))[position]
-                    first[row], last[row + 1] = need.start, need.stop
+                    if need is not None:
+                        first[row], last[row + 1] = need.start, need.stop
                 first[rows] = height
                 last[0] = 0
                 first, last = np.minimum.accumulate(first[::-1])[::-1], np.maximum.accumulate(last)

@@ -92,7 +92,7 @@ def _whole_model(problem: PlanningProblem, cuts: tuple[str, ...]) -> Array:
             shares, finish = moves[best], times[best]
         else:
             step /= 2
-    return shares
+    return np.asarray(shares)
 
 
 def _finish_times(problem: PlanningProblem, model: LinearModel, per_mac: Array, shares: Array) -> Array:

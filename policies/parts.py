@@ -24,8 +24,8 @@ def pricer_for(problem: PlanningProblem) -> Pricer:
         if all(getattr(known, part) is getattr(problem, part) for part in ("graph", "devices", "network")):
             _pricers.insert(0, _pricers.pop(at))
             return pricer
-    known = [p for other, p in _pricers if other.graph is problem.graph and other.devices is problem.devices]
-    pricer = known[0].on(problem) if known else Pricer(problem)
+    same = [p for other, p in _pricers if other.graph is problem.graph and other.devices is problem.devices]
+    pricer = same[0].on(problem) if same else Pricer(problem)
     _pricers.insert(0, (problem, pricer))
     del _pricers[_KEPT:]
     return pricer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import combinations, islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import SplitDecision, Strategy
@@ -73,7 +74,7 @@ def rearranged(strategy: Strategy) -> tuple[Strategy, ...]:
     return tuple(found)
 
 
-def _shares(problem: PlanningProblem, order: Array) -> list[Array]:
+def _shares(problem: PlanningProblem, order: NDArray[np.int64]) -> list[Array]:
     """Equal and proportional shares of subsets of two devices or more: of all, or of the first in order."""
     count = len(order)
     speeds = pricer_for(problem).speeds()

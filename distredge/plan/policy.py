@@ -56,7 +56,8 @@ class Policy(Protocol):
     """Whatever yields a strategy. Instances hold their own settings; the same problem and settings give
     the same strategy, unless the budget is what ends the search."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def find_strategy(self, problem: PlanningProblem) -> Strategy:
         """One split decision per volume, each with one part per device of the problem.

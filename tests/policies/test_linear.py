@@ -9,10 +9,11 @@ import pytest
 
 from distredge.cluster.segment import node_rows
 from distredge.graph.model import Graph
+from distredge.plan.crossing import crossing
 from distredge.plan.demand import Ownership, find_demand
 from distredge.plan.strategy import PartitionScheme, SplitDecision
 from distredge.plan.volumes import find_volumes
-from policies.cuts import crossing, layer_cuts, narrow_cuts, stage_cuts
+from policies.cuts import layer_cuts, narrow_cuts, stage_cuts
 from policies.linear import LinearModel, cheapest_cuts
 from policies.parts import fractions_of
 from tests.policies.problems import branches, chain
