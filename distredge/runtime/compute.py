@@ -51,6 +51,8 @@ class WorkThread(Generic[Job]):
                 self._perform(job)
             except Exception:
                 _LOG.exception("%s", self._thread.name)
+            # Nothing of the job is kept while the thread waits for the next one: it may hold a whole model.
+            del job
             with self._lock:
                 self._unfinished -= 1
 

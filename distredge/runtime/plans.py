@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -263,6 +265,9 @@ class PlanHost:
         self._sessions = {graph: kept for graph, kept in self._sessions.items() if graph in used}
         for graph, sessions in self._sessions.items():
             sessions.keep_only(used[graph])
+        # A C library keeps what it freed for itself. (Another than glibc has no such function.)
+        with suppress(AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
     def _fail_plan(self, tenant: Tenant, hosted: HostedPlan, text: str) -> None:
         if not hosted.is_over:
