@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 
 import pytest
 
 from distredge.cluster.hosts import load_hosts
 
-pytestmark = [
-    pytest.mark.skipif(not os.environ.get("DISTREDGE_TEST_HOSTS"), reason="make test-hosts runs it"),
-    pytest.mark.timeout(600),
-]
+pytestmark = pytest.mark.timeout(600)
 
 USES_THE_PEERS = """
 import json, sys
