@@ -29,8 +29,8 @@ POLISH_S = 0.005
 """Time behind the deadline for the last polish."""
 DECAY = 2.0
 """About how many of the best become parents of annealed children."""
-CHILD = 1000
-"""Evaluations of each strategy that comes of crossing two."""
+FEWEST, CHILD, CHILDREN = 250, 1000, 30
+"""Evaluations of each strategy that comes of crossing two: at least, at most, and as a part of all."""
 HOT, WARM, COLD, FROZEN = 0.05, 0.012, 1e-3, 1e-4
 """Temperatures, as shares of the best latency: where founders and children start, where both end, and where
 the last polish ends."""
@@ -89,6 +89,7 @@ class _Run:
     def __init__(self, search: Search, annealer: Annealer, begun: float) -> None:
         self.annealer = annealer
         self.evaluations = search.evaluations
+        self.child = CHILD
         timed = search.evaluations is None
         self.deadline = begun + annealer.problem.budget_s if timed else inf
         self.threads = (search.threads or min(MOST_THREADS, len(os.sched_getaffinity(0)))) if timed else 1
@@ -101,19 +102,21 @@ class _Run:
         best = starts[priced[0][1]]
         self.annealer.anneal(best, 1, COLD, COLD)
         if self.annealer.cuts:
-            founders = [starts[at] for _, at in sorted(order.items())[: self._founders(rate)]]
+            whole = self._whole(rate)
+            self.child = min(CHILD, max(FEWEST, whole // CHILDREN))
+            count = min(FOUNDERS, max(1, whole // (3 * CHILD)))
+            founders = [starts[at] for _, at in sorted(order.items())[:count]]
             self._in_threads(founders)
         else:
             self.annealer.anneal(best, self._left(self.annealer), HOT, COLD, self.deadline)
         self.annealer.anneal(self.annealer.best, CHILD, COLD, FROZEN, self.deadline + POLISH_S)
         return _simplified(self.annealer, self.annealer.best)
 
-    def _founders(self, rate: float) -> int:
-        """How many starting points are annealed, by how many evaluations there will be."""
-        whole = self.evaluations
-        if whole is None:
-            whole = int(self.threads * rate * max(0.0, self.deadline - time.perf_counter()))
-        return min(FOUNDERS, max(1, whole // (3 * CHILD)))
+    def _whole(self, rate: float) -> int:
+        """Evaluations that there will be, about."""
+        if self.evaluations is not None:
+            return self.evaluations
+        return int(self.threads * rate * max(0.0, self.deadline - time.perf_counter()))
 
     def _in_threads(self, founders: Sequence[Strategy]) -> None:
         """Every thread anneals some founders, and then children of the common population."""
@@ -140,7 +143,7 @@ class _Run:
                 share = FOUNDERS_SHARE * (self.deadline - begun) * at / len(founders)
                 annealer.anneal(start, inf, HOT, COLD, begun + share)
         while (left := self._left(annealer)) > 0:
-            annealer.anneal_child(DECAY, min(CHILD, left), WARM, COLD, self.deadline)
+            annealer.anneal_child(DECAY, min(self.child, left), WARM, COLD, self.deadline)
 
     def _left(self, annealer: Annealer) -> float:
         """Evaluations left; with a time limit, infinitely many until it is over."""
