@@ -25,8 +25,9 @@ FOUNDERS = 24
 FOUNDERS_SHARE = 0.3
 """Of the evaluations or the time, for these."""
 MOST_THREADS = 4
-POLISH_S = 0.005
-"""Time behind the deadline for the last polish."""
+"""Of a search that time ends."""
+SEARCH_SHARE = 0.96
+"""Of the budget; the rest is for the last polish and for taking out idle cuts."""
 DECAY = 2.0
 """About how many of the best become parents of annealed children."""
 FEWEST, CHILD, CHILDREN = 250, 1000, 30
@@ -91,7 +92,7 @@ class _Run:
         self.evaluations = search.evaluations
         self.child = CHILD
         timed = search.evaluations is None
-        self.deadline = begun + annealer.problem.budget_s if timed else inf
+        self.deadline = begun + SEARCH_SHARE * annealer.problem.budget_s if timed else inf
         self.threads = (search.threads or min(MOST_THREADS, len(os.sched_getaffinity(0)))) if timed else 1
 
     def run(self, starts: Sequence[Strategy]) -> Strategy:
@@ -109,7 +110,7 @@ class _Run:
             self._in_threads(founders)
         else:
             self.annealer.anneal(best, self._left(self.annealer), HOT, COLD, self.deadline)
-        self.annealer.anneal(self.annealer.best, CHILD, COLD, FROZEN, self.deadline + POLISH_S)
+        self.annealer.anneal(self.annealer.best, CHILD, COLD, FROZEN, inf)
         return _simplified(self.annealer, self.annealer.best)
 
     def _whole(self, rate: float) -> int:
