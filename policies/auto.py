@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 
 from distredge.errors import PolicyError
-from distredge.plan.policy import Decision, PlanningProblem, Policy
+from distredge.plan.policy import Decision, PlanningProblem, Policy, get_policy
 from distredge.plan.strategy import Strategy
 from policies.aofl import AOFL
 from policies.coedge import CoEdge
@@ -39,19 +40,27 @@ BASELINES_SHARE = 0.5
 """Of the budget, after which no further baseline is asked."""
 
 
+LEARN_FROM_S = 30.0
+"""With so much time, `osds` is trained too."""
+OTHERS_SHARE = 0.5
+"""Of the time left after the baselines, for `osds` and other policies that take what they are given."""
+
+
 @dataclass(frozen=True)
 class Auto:
     """Asks every baseline, then lets `search` improve on all of them for the rest of the budget [O].
 
     With the default budget it is never behind a baseline; a budget of a few milliseconds may end before all
-    of them have been asked.
+    of them have been asked. With half a minute or more `osds` learns, if it is installed, before the search.
 
     Attributes:
         evaluations: strategies that the search prices; None: as many as the budget allows.
+        others: further policies to ask, such as `osds` with a trained actor, which decides at once.
     """
 
     name: str = "auto"
     evaluations: int | None = None
+    others: tuple[Policy, ...] = ()
 
     def find_strategy(self, problem: PlanningProblem) -> Strategy:
         """The best strategy found.
@@ -67,32 +76,57 @@ class Auto:
         Raises:
             PolicyError: the model does not fit into memory.
         """
-        begun = time.perf_counter()
-        pricer = pricer_for(problem)
-        latencies: dict[str, float] = {}
-        strategies: dict[str, Strategy] = {}
-        problems: list[PolicyError] = []
+        return _Asking(self, problem).run()
+
+
+class _Asking:
+    """One decision: what has been answered so far."""
+
+    def __init__(self, auto: Auto, problem: PlanningProblem) -> None:
+        self.auto = auto
+        self.problem = problem
+        self.begun = time.perf_counter()
+        self.strategies: dict[str, Strategy] = {}
+        self.latencies_s: dict[str, float] = {}
+        self.problems: list[PolicyError] = []
+
+    def run(self) -> Decision:
+        budget_s, evaluations = self.problem.budget_s, self.auto.evaluations
         for policy in BASELINES:
-            used_s = time.perf_counter() - begun
-            if strategies and self.evaluations is None and used_s > BASELINES_SHARE * problem.budget_s:
+            if self.strategies and evaluations is None and self._used_s() > BASELINES_SHARE * budget_s:
                 break
-            try:
-                strategies[policy.name] = policy.find_strategy(problem)
-            except PolicyError as error:
-                latencies[policy.name] = inf
-                problems.append(error)
-            else:
-                latencies[policy.name] = pricer.latency_s(strategies[policy.name])
-        search = Search(evaluations=self.evaluations, starts=tuple(strategies.values()))
-        left = max(1e-3, problem.budget_s - (time.perf_counter() - begun))
+            self._ask(policy, budget_s)
+        others = self._others()
+        for policy in others:
+            self._ask(policy, OTHERS_SHARE * (budget_s - self._used_s()) / len(others))
+        search = Search(evaluations=evaluations, starts=self._answers())
+        self._ask(search, budget_s - self._used_s())
+        if not self.strategies:
+            raise self.problems[0]
+        winner = min(self.strategies, key=lambda name: self.latencies_s[name])
+        return Decision(self.strategies[winner], winner, self.latencies_s)
+
+    def _used_s(self) -> float:
+        return time.perf_counter() - self.begun
+
+    def _others(self) -> list[Policy]:
+        others = list(self.auto.others)
+        if self.problem.budget_s >= LEARN_FROM_S and self.auto.evaluations is None and not others:
+            with suppress(PolicyError):  # it needs packages that may not be there
+                others.append(get_policy("osds"))
+        return others
+
+    def _answers(self) -> tuple[Strategy, ...]:
+        """All strategies so far, the best first."""
+        best_first = sorted(self.strategies, key=lambda name: self.latencies_s[name])
+        return tuple(self.strategies[name] for name in best_first)
+
+    def _ask(self, policy: Policy, budget_s: float) -> None:
         try:
-            strategies[search.name] = search.find_strategy(replace(problem, budget_s=left))
+            strategy = policy.find_strategy(replace(self.problem, budget_s=max(1e-3, budget_s)))
         except PolicyError as error:
-            latencies[search.name] = inf
-            problems.append(error)
-        else:
-            latencies[search.name] = pricer.latency_s(strategies[search.name])
-        if not strategies:
-            raise problems[0]
-        winner = min(strategies, key=lambda name: latencies[name])
-        return Decision(strategies[winner], winner, latencies)
+            self.latencies_s[policy.name] = inf
+            self.problems.append(error)
+            return
+        self.strategies[policy.name] = strategy
+        self.latencies_s[policy.name] = pricer_for(self.problem).latency_s(strategy)

@@ -122,3 +122,23 @@ def test_auto_with_hardly_any_time_still_answers() -> None:
     asked = problem(chain(), budget_s=1e-6)
     decision = Auto().decide(asked)
     assert "offload" in decision.latencies_s
+
+
+class Fixed:
+    """Answers what it is told to."""
+
+    name = "fixed"
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+
+    def find_strategy(self, asked: PlanningProblem) -> Strategy:
+        return self.strategy
+
+
+def test_auto_asks_others_too() -> None:
+    asked = problem(chain(rows=48, layers=7), gflops=(0.3, 0.2, 0.1))
+    good = Search(evaluations=20_000).find_strategy(asked)
+    decision = Auto(evaluations=300, others=(Fixed(good),)).decide(asked)
+    assert decision.latencies_s["fixed"] == pricer_for(asked).latency_s(good)
+    assert min(decision.latencies_s.values()) <= decision.latencies_s["fixed"]
