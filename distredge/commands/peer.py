@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
         # A terminal's Ctrl-C reaches the parent too, which ends this process in its own time.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _exit)
+    # While a plan is prepared in one thread, the others must not wait 5 ms for each of their turns.
+    sys.setswitchinterval(5e-4)
     from distredge.runtime.peer import Peer, PeerSettings
     from distredge.runtime.transport import is_loopback, tcp_address
 
