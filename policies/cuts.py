@@ -8,7 +8,9 @@ from distredge.graph.model import Graph
 from distredge.plan.crossing import crossing
 
 NARROW_LIMIT = 40
-"""Candidate cuts that a search considers; the tables of all volumes between them grow with its square."""
+"""Candidate cuts of the linear model; its tables of all volumes between them grow with the square."""
+DISTINCT_LIMIT = 200
+"""Candidate cuts of `search`."""
 
 
 def layer_cuts(graph: Graph) -> tuple[str, ...]:
@@ -42,6 +44,33 @@ def narrow_cuts(graph: Graph, limit: int = NARROW_LIMIT) -> tuple[str, ...]:
     across = crossing(graph)
     kept = set(sorted(candidates, key=lambda cut: across[cut])[:limit])
     return tuple(cut for cut in candidates if cut in kept)
+
+
+def distinct_cuts(graph: Graph, limit: int = DISTINCT_LIMIT) -> tuple[str, ...]:
+    """All places where a cut makes a difference, at most `limit` of them, those that least crosses.
+
+    Left out is a cut in front of a node that makes the same rows, of the same size, from what crosses there
+    and from nothing else, as between a convolution and its activation: a cut behind that node moves as much.
+    """
+    found = [cut for cut in graph.cut_points if not _goes_on(graph, cut)]
+    if len(found) > limit:
+        across = crossing(graph)
+        kept = set(sorted(found, key=lambda cut: across[cut])[:limit])
+        found = [cut for cut in found if cut in kept]
+    return tuple(found)
+
+
+def _goes_on(graph: Graph, cut: str) -> bool:
+    """Whether the next node alone reads what the cut is named after, and a cut behind it is as good."""
+    at = graph.producer[cut]
+    readers = graph.consumers.get(cut, ())
+    if readers != (at + 1,) or cut in graph.outputs or graph.nodes[at + 1].rule.kind != "pointwise":
+        return False
+    node = graph.nodes[at + 1]
+    moving = [name for name in node.inputs if name and not graph.tensors[name].constant]
+    before, behind = graph.tensors[cut], graph.tensors[node.outputs[0]]
+    same = (before.rows, before.row_bytes, before.quantum) == (behind.rows, behind.row_bytes, behind.quantum)
+    return moving == [cut] and same and node.outputs[0] in graph.cut_points
 
 
 def stage_cuts(graph: Graph) -> tuple[str, ...]:

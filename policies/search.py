@@ -13,7 +13,7 @@ from distredge.errors import PolicyError
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import Strategy
 from policies.annealer import Annealer
-from policies.cuts import narrow_cuts
+from policies.cuts import distinct_cuts
 from policies.memory import fitted
 from policies.parts import fits
 from policies.starts import fused_strategies, rearranged, simple_strategies
@@ -187,7 +187,7 @@ def _fitting(problem: PlanningProblem, starts: list[Strategy]) -> list[Strategy]
 
 
 def with_cuts_of(strategies: Iterable[Strategy], problem: PlanningProblem) -> tuple[str, ...]:
-    """The narrow cuts and all cuts of these strategies, in topological order."""
+    """All distinct cuts and those of these strategies, in topological order."""
     graph = problem.graph
-    cuts = set(narrow_cuts(graph)).union(*(strategy.scheme.cuts for strategy in strategies))
+    cuts = set(distinct_cuts(graph)).union(*(strategy.scheme.cuts for strategy in strategies))
     return tuple(sorted(cuts, key=lambda cut: graph.producer[cut]))

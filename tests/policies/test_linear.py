@@ -13,7 +13,7 @@ from distredge.plan.crossing import crossing
 from distredge.plan.demand import Ownership, find_demand
 from distredge.plan.strategy import PartitionScheme, SplitDecision
 from distredge.plan.volumes import find_volumes
-from policies.cuts import layer_cuts, narrow_cuts, stage_cuts
+from policies.cuts import distinct_cuts, layer_cuts, narrow_cuts, stage_cuts
 from policies.linear import LinearModel, cheapest_cuts
 from policies.parts import fractions_of
 from tests.policies.problems import branches, chain
@@ -91,3 +91,13 @@ def test_narrow_cuts_go_around_blocks() -> None:
     across = crossing(graph)
     assert all(across[cut][0] == 1 for cut in narrow_cuts(graph, limit=3))
     assert len(narrow_cuts(graph, limit=3)) == 3
+
+
+def test_distinct_cuts_leave_out_the_front_of_an_activation() -> None:
+    graph = branches()
+    left_out = set(graph.cut_points) - set(distinct_cuts(graph))
+    assert left_out
+    for cut in left_out:
+        (reader,) = graph.consumers[cut]
+        assert graph.nodes[reader].op_type == "Relu"
+        assert graph.nodes[reader].outputs[0] in distinct_cuts(graph)

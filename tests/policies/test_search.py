@@ -12,17 +12,17 @@ from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from policies.annealer import Annealer
 from policies.auto import BASELINES, Auto
-from policies.cuts import narrow_cuts
+from policies.cuts import distinct_cuts, narrow_cuts
 from policies.parts import memory_limits, pricer_for
 from policies.search import Search
 from policies.starts import simple_strategies
 from tests.policies.problems import branches, chain, problem
 
 
-def every_latency(asked: PlanningProblem) -> float:
-    """The lowest latency of all schemes over narrow cuts, all splits and all tail devices."""
+def every_latency(asked: PlanningProblem, cuts: tuple[str, ...] = ()) -> float:
+    """The lowest latency of all schemes over distinct (or these) cuts, all splits and all tail devices."""
     pricer, graph, devices = pricer_for(asked), asked.graph, len(asked.devices)
-    cuts = narrow_cuts(graph)
+    cuts = cuts or distinct_cuts(graph)
     best = np.inf
     for count in range(len(cuts) + 1):
         for chosen in combinations(cuts, count):
@@ -42,11 +42,16 @@ def _rises(inner: tuple[int, ...]) -> bool:
 
 
 @pytest.mark.parametrize("mbps", [(100.0, 100.0), (20.0, 400.0), (5.0, 5.0)])
-@pytest.mark.parametrize("graph", [chain(rows=7, layers=3), chain(rows=12, layers=2), branches(rows=6)])
+@pytest.mark.parametrize("graph", [chain(rows=7, layers=3), chain(rows=12, layers=2), branches(rows=4)])
 def test_equals_enumeration(graph: Graph, mbps: tuple[float, ...]) -> None:
     asked = problem(graph, gflops=(0.02, 0.01), mbps=mbps)
     found = pricer_for(asked).latency_s(Search(evaluations=20_000).find_strategy(asked))
     assert found == pytest.approx(every_latency(asked), rel=1e-9)
+
+
+def test_distinct_cuts_lose_nothing() -> None:
+    asked = problem(chain(rows=8, layers=3), gflops=(0.02, 0.01), mbps=(30.0, 60.0))
+    assert every_latency(asked) == pytest.approx(every_latency(asked, asked.graph.cut_points), rel=1e-9)
 
 
 def test_equals_enumeration_on_three_devices() -> None:
