@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations, islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distredge.plan.policy import PlanningProblem
-from distredge.plan.strategy import SplitDecision, Strategy
+from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
+from distredge.plan.volumes import find_volumes
+from distredge.sim.program import build_program
 from policies.cuts import narrow_cuts, stage_cuts
 from policies.linear import Array, alone_seconds, fused_cuts, linear_model
-from policies.parts import pricer_for, shared_out, single_device
+from policies.parts import pricer_for, single_device
 
 _ALL_SUBSETS = 5
 """Up to so many devices, every subset of them is tried."""
@@ -34,11 +37,12 @@ def simple_strategies(problem: PlanningProblem) -> tuple[Strategy, ...]:
             return strategies
     graph = problem.graph
     layers = narrow_cuts(graph)
-    schemes = list(dict.fromkeys([(), stage_cuts(graph), layers[1::2], layers]))
+    schemes = dict.fromkeys([(), stage_cuts(graph), layers[1::2], layers])
+    heights = {cuts: _heights(problem, cuts) for cuts in schemes}
     found = [single_device(problem, device) for device in range(len(problem.devices))]
     speeds = pricer_for(problem).speeds()
     for shares in _shares(problem, np.argsort(-speeds, kind="stable")):
-        found.extend(shared_out(graph, cuts, shares) for cuts in schemes)
+        found.extend(_shared_out(cuts, rows, shares) for cuts, rows in heights.items())
     _known.insert(0, (problem, tuple(found)))
     del _known[_KEPT:]
     return _known[0][1]
@@ -52,7 +56,27 @@ def fused_strategies(problem: PlanningProblem) -> tuple[Strategy, ...]:
     if not shares:
         return ()
     cuts = fused_cuts(problem, linear_model(graph, narrow_cuts(graph)), np.array(shares))
-    return tuple(shared_out(graph, at, each) for at, each in zip(cuts, shares, strict=True))
+    heights = {each: _heights(problem, each) for each in dict.fromkeys(cuts)}
+    return tuple(_shared_out(at, heights[at], each) for at, each in zip(cuts, shares, strict=True))
+
+
+def _heights(problem: PlanningProblem, cuts: tuple[str, ...]) -> list[int]:
+    """Reference rows of the volumes between these cuts; compiled where that is possible, for it takes
+    milliseconds otherwise."""
+    graph, pricer = problem.graph, pricer_for(problem)
+    if pricer.packed is None:
+        return [volume.rows for volume in find_volumes(graph, PartitionScheme(cuts))]
+    ends = np.array([*(graph.producer[cut] for cut in cuts), len(graph.nodes)], dtype=np.int64)
+    program, _ = pricer.room(len(ends))
+    build_program(pricer.packed, ends, len(ends), program)
+    return [int(rows) for rows in program.volume["rows"][: len(ends)]]
+
+
+def _shared_out(cuts: tuple[str, ...], heights: Sequence[int], shares: Array) -> Strategy:
+    """As `shared_out`, for known heights."""
+    weights = [float(share) for share in shares]
+    splits = tuple(SplitDecision.from_shares(rows, weights) for rows in heights)
+    return Strategy(PartitionScheme(cuts), splits)
 
 
 def rearranged(strategy: Strategy) -> tuple[Strategy, ...]:
