@@ -6,11 +6,9 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -18,10 +16,11 @@ from typing import Any
 
 from distredge.errors import TestbedError
 from launch.testbed import links, ssh
-from launch.testbed.cgroup import CpuGroups, kill_all
+from launch.testbed.cgroup import CpuGroups, end_all
 from launch.testbed.config import HostConfig, Subnet, TestbedConfig
 from launch.testbed.delay import start_relay
 from launch.testbed.links import Names
+from launch.testbed.lock import changing
 from launch.testbed.system import require_root, tool
 
 BASE = Path("/var/lib/distredge-testbed")
@@ -64,12 +63,12 @@ class Testbed:
         require_root("a testbed")
         for program in ("ip", "tc", *(("sshd", "ssh-keygen") if self.config.ssh else ())):
             tool(program)
-        with self._lock():
+        with changing(self.config.name) as lock:
             if self._state_file.exists():
                 raise TestbedError(f"testbed {self.config.name} is up already; take it down first")
             self._remove()
             try:
-                self._make()
+                self._make(lock)
             except BaseException:
                 self._remove()
                 raise
@@ -120,7 +119,7 @@ class Testbed:
         for what, value in (("rate", uplink_mbps), ("rate", downlink_mbps), ("cpu", cpu)):
             if value is not None and not 0.001 <= value <= 30_000:
                 raise TestbedError(f"{what} {value} is out of range; give a number above 0")
-        with self._lock():
+        with changing(self.config.name):
             current = Testbed.load(self.config.name)
             known = current._host(host)
             if cpu is not None and host == "requester":
@@ -142,7 +141,7 @@ class Testbed:
     def down(self) -> None:
         """Removes every trace: processes, namespaces, links, groups, files. Nothing to remove is fine."""
         require_root("a testbed")
-        with self._lock():
+        with changing(self.config.name):
             self._remove()
 
     def status(self) -> list[dict[str, Any]]:
@@ -219,7 +218,7 @@ class Testbed:
         temporary.write_text(json.dumps(content, indent=1))
         temporary.replace(self._state_file)
 
-    def _make(self) -> None:
+    def _make(self, lock: int) -> None:
         config, groups = self.config, CpuGroups.find()
         self.home.mkdir(parents=True)
         links.create_access_point(config)
@@ -228,11 +227,11 @@ class Testbed:
             links.create_namespace(config, host.name)
             groups.create(f"{self.names.cgroup}/{host.name}")
             if host.delay_ms:
-                start_relay(config, host, relays)
+                start_relay(config, host, relays, lock)
             links.connect(config, host.name, relayed=host.delay_ms > 0)
-        self._make_rooms(groups)
+        self._make_rooms(groups, lock)
         if config.ssh:
-            self._start_ssh()
+            self._start_ssh(lock)
         for host in (config.requester, *config.hosts):
             links.set_uplink(config, host.name, host.uplink_mbps)
             links.set_downlink(config, host.name, host.downlink_mbps)
@@ -240,16 +239,23 @@ class Testbed:
             groups.limit(f"{self.names.cgroup}/{host.name}", host.cpu)
         self._save()
 
-    def _make_rooms(self, groups: CpuGroups) -> None:
-        pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    def _make_rooms(self, groups: CpuGroups, lock: int) -> None:
+        pipe, nothing, keep = subprocess.PIPE, subprocess.DEVNULL, (lock,)
         starting = []
         for host in self.config.hosts:
             group = groups.top / self.names.cgroup / host.name
-            argv = [*_PYTHON, str(_HERE / "enter.py"), f"cgroup={group}", "--"]
+            argv = [*_PYTHON, str(_HERE / "enter.py"), f"cgroup={group}", f"release={lock}", "--"]
             room = (self._prepare(host), self.home, host.name, *self.config.hide)
             argv += [*_PYTHON, str(_HERE / "room.py"), *map(str, room)]
             started = subprocess.Popen(
-                argv, stdin=nothing, stdout=pipe, stderr=pipe, cwd="/", text=True, start_new_session=True
+                argv,
+                stdin=nothing,
+                stdout=pipe,
+                stderr=pipe,
+                pass_fds=keep,
+                cwd="/",
+                text=True,
+                start_new_session=True,
             )
             starting.append(started)
         said = [process.communicate() for process in starting]
@@ -258,13 +264,15 @@ class Testbed:
                 raise TestbedError(f"host {host.name}: {complaint.strip()}", host=host.name)
             (self.host_folder(host.name) / "room.pid").write_text(printed)
 
-    def _start_ssh(self) -> None:
+    def _start_ssh(self, lock: int) -> None:
         ssh.prepare(self.config, self.folder)
         starting = []
         for host in self.config.hosts:
             log = self.folder / "ssh" / f"sshd-{host.name}.log"
             argv = [tool("sshd"), "-f", str(ssh.server_settings(self.folder, host.name)), "-E", str(log)]
-            starting.append((host.name, log, self.run(host.name, argv, stdin=subprocess.DEVNULL)))
+            entry = self._entry(host.name, str(self.home), lock)
+            server = subprocess.Popen([*entry, *argv], stdin=subprocess.DEVNULL, pass_fds=(lock,))
+            starting.append((host.name, log, server))
         for name, log, server in starting:
             if server.wait():
                 raise TestbedError(f"host {name}: sshd did not start: {log.read_text().strip()}", host=name)
@@ -282,7 +290,8 @@ class Testbed:
         (folder / "etc/passwd").write_text(_passwd_with_home(self.home))
         return folder
 
-    def _entry(self, host: str, cwd: str) -> list[str]:
+    def _entry(self, host: str, cwd: str, lock: int | None = None) -> list[str]:
+        """The words before a program on a host; `lock` is given back when it is in the host's group."""
         self._host(host)
         groups = CpuGroups.find()
         try:
@@ -301,13 +310,13 @@ class Testbed:
             f"uts=/proc/{room}/ns/uts",
             f"mnt=/proc/{room}/ns/mnt",
             f"cwd={cwd}",
+            *([] if lock is None else [f"release={lock}"]),
             "--",
         ]
 
     def _remove(self) -> None:
-        groups = CpuGroups.find()
-        groups.remove(self.names.cgroup)
-        kill_all(links.processes(self.names))  # what left its group
+        CpuGroups.find().remove(self.names.cgroup)
+        end_all(lambda: links.processes(self.names), self.names.testbed)  # what left its group
         links.remove_links(self.names)
         if self.folder.exists():
             shutil.rmtree(self.folder)
@@ -333,24 +342,6 @@ class Testbed:
         else:
             hosts = tuple(changed if host.name == changed.name else host for host in self.config.hosts)
             self.config = replace(self.config, hosts=hosts)
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        """One change at a time. An abstract socket leaves no file, and the lock dies with its holder."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
-            deadline = time.monotonic() + 1.0  # a killed holder's child may hold it a moment longer
-            while True:
-                try:
-                    lock.bind(f"\0distredge-testbed-{self.config.name}")
-                    break
-                except OSError:
-                    if time.monotonic() > deadline:
-                        message = (
-                            f"testbed {self.config.name} is being changed by another process; wait for it"
-                        )
-                        raise TestbedError(message) from None
-                    time.sleep(0.01)
-            yield
 
 
 def _passwd_with_home(home: Path) -> str:

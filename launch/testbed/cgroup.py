@@ -7,10 +7,12 @@ longer period.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,28 +92,28 @@ class CpuGroups:
         files = [self.top / group / "cgroup.procs", *(self.top / group).rglob("cgroup.procs")]
         return sorted({int(pid) for file in files for pid in _read(file).split()})
 
-    def kill(self, group: str, limit_s: float = 10.0) -> None:
-        """Ends every process in the group and below, those included that are born meanwhile.
+    def remove(self, group: str, limit_s: float = 10.0) -> None:
+        """Ends all processes and removes the group and all below it; a missing group is fine.
+
+        A program on its way into the group (enter.py) may join it at any time before it is gone, so both are
+        done until both have worked; later it finds no group and ends by itself.
 
         Raises:
-            TestbedError: some are still there after `limit_s`.
+            TestbedError: the group is still there after `limit_s`.
         """
         deadline = time.monotonic() + limit_s
-        while pids := self.processes(group):
-            if time.monotonic() > deadline:
-                raise TestbedError(f"processes {pids} of {group} do not end; look at them with ps", pids=pids)
-            kill_all(pids)
-            time.sleep(0.005)
-
-    def remove(self, group: str) -> None:
-        """Ends all processes and removes the group and all below it; a missing group is fine."""
         folder = self.top / group
-        if not folder.exists():
-            return
-        self.kill(group)
-        below = sorted((p for p in folder.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts))
-        for path in [*below, folder]:
-            _remove_group(path)
+        while folder.exists():
+            end_all(lambda: self.processes(group), group, limit_s)
+            below = sorted((p for p in folder.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts))
+            try:
+                for path in [*below, folder]:
+                    path.rmdir()
+            except OSError as error:  # busy for a moment after its last process has ended, or joined again
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    message = f"{path}: cannot be removed: {error.strerror}; end what runs in it"
+                    raise TestbedError(message) from None
+                time.sleep(0.005)
 
     def _enable_cpu(self, folder: Path) -> None:
         control = folder / "cgroup.subtree_control"
@@ -128,31 +130,20 @@ class CpuGroups:
             ) from None
 
 
-def kill_all(pids: list[int]) -> None:
-    """SIGKILL to each; those that are gone are fine."""
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+def end_all(find: Callable[[], list[int]], where: str, limit_s: float = 10.0) -> None:
+    """SIGKILL to every process found, those included that are born meanwhile, until none is.
 
-
-def _remove_group(path: Path, limit_s: float = 5.0) -> None:
-    """A group stays busy for a moment after its last process has ended."""
+    Raises:
+        TestbedError: some are still there after `limit_s`.
+    """
     deadline = time.monotonic() + limit_s
-    while True:
-        try:
-            path.rmdir()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                raise TestbedError(
-                    f"{path}: cannot be removed: {error.strerror}; end what runs in it"
-                ) from None
-            time.sleep(0.005)
-        else:
-            return
+    while pids := find():
+        if time.monotonic() > deadline:
+            raise TestbedError(f"processes {pids} of {where} do not end; look at them with ps", pids=pids)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
 
 
 def _read(file: Path) -> str:

@@ -13,13 +13,14 @@ from launch.testbed.links import Names, port_name
 _HERE = Path(__file__).parent
 
 
-def start_relay(config: TestbedConfig, host: HostConfig, group: Path) -> None:
+def start_relay(config: TestbedConfig, host: HostConfig, group: Path, lock: int) -> None:
     """Makes the two ends of a delayed host's link; they last until the group's processes end.
 
     Args:
         config: the testbed.
         host: one with a delay; its namespace exists.
         group: folder of the cgroup for the relay, one without a limit.
+        lock: descriptor of the testbed's lock, which the relay gives back once it is in the group.
 
     Raises:
         TestbedError: the relay did not start.
@@ -29,12 +30,21 @@ def start_relay(config: TestbedConfig, host: HostConfig, group: Path) -> None:
         raise TestbedError(f"host {host.name}: a delay needs /dev/net/tun, which is missing; {remedy}")
     names = Names(config.name)
     python = [sys.executable, "-I", "-S"]
-    argv = [*python, str(_HERE / "enter.py"), f"cgroup={group}", "--", *python, str(_HERE / "relay.py")]
+    argv = [*python, str(_HERE / "enter.py"), f"cgroup={group}", f"release={lock}", "--"]
+    argv += [*python, str(_HERE / "relay.py")]
     argv += [f"/run/netns/{names.namespace(place)}" for place in ("ap", host.name)]
     argv += [port_name(config, host.name), str(host.delay_ms), str(host.jitter_ms)]
     pipe = subprocess.PIPE
+    nothing, keep = subprocess.DEVNULL, (lock,)
     process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, cwd="/", text=True, start_new_session=True
+        argv,
+        stdin=nothing,
+        stdout=pipe,
+        stderr=pipe,
+        pass_fds=keep,
+        cwd="/",
+        text=True,
+        start_new_session=True,
     )
     printed, complaint = process.communicate()
     if process.returncode:

@@ -17,6 +17,8 @@ def main(words):
     if "cgroup" in options:
         with open(options["cgroup"] + "/cgroup.procs", "w") as procs:
             procs.write(str(os.getpid()))
+    if "release" in options:  # a lock that was held until this process can be found by its group
+        os.close(int(options["release"]))
     libc = ctypes.CDLL(None, use_errno=True)
     # all are opened first: behind the mount namespace's door these paths may lead elsewhere
     doors = [

@@ -44,7 +44,10 @@ def call(*words: object, accept: Iterable[str] = ()) -> str:
         TestbedError: it failed.
     """
     argv = [str(word) for word in words]
-    done = subprocess.run([tool(argv[0]), *argv[1:]], capture_output=True, text=True, check=False)
+    # close_fds: an orphan of a killed `up` or `down` keeps their lock until it has ended (lock.py)
+    done = subprocess.run(
+        [tool(argv[0]), *argv[1:]], capture_output=True, text=True, check=False, close_fds=False
+    )
     if done.returncode:
         said = " ".join(done.stderr.split())
         if not any(part in said for part in accept):

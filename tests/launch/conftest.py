@@ -69,7 +69,8 @@ def find_traces(name: str) -> list[str]:
             groups = (process / "cgroup").read_text()
         except OSError:
             continue  # it has ended meanwhile
-        if f"{folder}/" in command or f"/{names.cgroup}/" in groups:
+        # without a command it has ended, and waits for its parent to notice
+        if command and (f"{folder}/" in command or f"/{names.cgroup}/" in groups):
             found.append(f"process {process.name} {command}")
     return found
 

@@ -15,6 +15,7 @@ from launch.testbed.bed import BASE, Testbed
 from launch.testbed.cgroup import CpuGroups
 from launch.testbed.config import HostConfig, TestbedConfig
 from launch.testbed.links import Names
+from launch.testbed.lock import changing
 from launch.testbed.measure import measure_cpu, measure_link
 
 ROOT = Path(__file__).parents[2]
@@ -194,8 +195,38 @@ def test_up_twice_is_refused_and_harmless(bed_config, file_of, capsys):
 
 def test_one_change_at_a_time(bed_config):
     bed = Testbed(bed_config(FAST))
-    with bed._lock(), pytest.raises(TestbedError, match="is being changed by another process"):
+    with changing(bed.config.name), pytest.raises(TestbedError, match="is being changed by another process"):
         Testbed(bed.config).up()
+
+
+def test_a_killed_change_lasts_until_its_programs_have_ended(bed_config):
+    """`ip` on its way when `up` is killed: who comes next waits for it, and so finds what it made."""
+    name = bed_config(FAST).name
+    with changing(name) as lock:
+        orphan = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=(lock,))
+    with pytest.raises(TestbedError, match="is being changed"), changing(name, patience_s=0):
+        pass
+    orphan.communicate()
+    with changing(name, patience_s=0):
+        pass
+
+
+def test_who_joins_while_the_group_is_removed(bed_config, monkeypatch, poll):
+    """A program between its start and its group is not seen at first, and joins before the group is gone."""
+    config = bed_config(FAST)
+    bed = Testbed(config)
+    bed.up()
+    late = bed.run("fast", ["sleep", "1000"])
+    poll(lambda: Path(f"/proc/{late.pid}/comm").read_text() == "sleep\n")
+    look, looks = CpuGroups.processes, []
+
+    def blind_at_first(groups, group):
+        looks.append(group)
+        return look(groups, group) if len(looks) > 1 else []
+
+    monkeypatch.setattr(CpuGroups, "processes", blind_at_first)
+    bed.down()
+    assert late.wait(timeout=10) == -signal.SIGKILL
 
 
 def test_taken_subnet(bed_config):
