@@ -52,6 +52,10 @@ class PortInUseError(DistrEdgeError):
     """The address to bind is taken."""
 
 
+class KeysError(DistrEdgeError):
+    """A key that encryption needs is missing, damaged, or readable by others."""
+
+
 class PeerError(DistrEdgeError):
     """A peer failed; `peer` names it."""
 
@@ -62,6 +66,10 @@ class PeerTimeoutError(PeerError):
 
 class PeerLostError(PeerError):
     """A peer died or was cut off while it was needed; `peer` names it."""
+
+
+class PeerRefusedError(PeerError):
+    """A peer does not accept this process's key, or is not the one whose key is known; `peer` names it."""
 
 
 class ProfileError(DistrEdgeError):

@@ -15,6 +15,7 @@ from launch.wheels import Platform, Release, collect, own_wheel
 
 # installed files are about four times the size of their wheels
 _ROOM = 5
+_ALLOWED = "keys/allowed"
 _GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
 # Which execution providers open a session here: asked of a model with one addition, since a list of what the
 # library was built with says nothing about what the machine has.
@@ -58,10 +59,11 @@ def deploy(cluster: Cluster) -> list[Outcome]:
         release = _release(host, facts, own, say)
         changed = _install(session, facts, release, say)
         public = session.ask("python_run", code=keys.MAKE_KEYS, arguments=[host.first.deploy_dir])
-        keys.remember_key(cluster, key_name(host), public)
+        for provider in host.providers:
+            keys.remember_key(cluster, provider.name, public)
         sent[key_name(host)] = allowed = {**keys.known_keys(cluster), keys.CONTROLLER: own_key}
         files = {**_key_files(allowed), "bin/keeper.py": [program("keeper.py"), 0o600]}
-        changed = bool(session.ask("write_files", files=files)) or changed
+        changed = bool(session.ask("write_files", files=files, only_in=_ALLOWED)) or changed
         engine = _check_engine(session, host, changed)
         return [_outcome(provider, facts, release, engine, changed) for provider in host.providers]
 
@@ -72,7 +74,7 @@ def deploy(cluster: Cluster) -> list[Outcome]:
     late = {name for name, told in sent.items() if told != allowed}
 
     def introduce(session: HostSession, host: Host, say: Say) -> list[Outcome]:
-        session.ask("write_files", files=_key_files(allowed))
+        session.ask("write_files", files=_key_files(allowed), only_in=_ALLOWED)
         return []
 
     failed = on_all(cluster, "deploy", introduce, lock=True, only=lambda host: key_name(host) in late)
@@ -81,7 +83,7 @@ def deploy(cluster: Cluster) -> list[Outcome]:
 
 
 def _key_files(certificates: dict[str, str]) -> dict[str, list[object]]:
-    return {f"keys/allowed/{name}.key": [text, 0o600] for name, text in certificates.items()}
+    return {f"{_ALLOWED}/{name}.key": [text, 0o600] for name, text in certificates.items()}
 
 
 def undeploy(cluster: Cluster) -> list[Outcome]:

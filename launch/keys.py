@@ -1,4 +1,4 @@
-"""CURVE keys: who makes them, where they stay, and who may see which.
+"""CURVE keys: who makes them, where they stay, and who may see which. `distredge.runtime.keys` reads them.
 
 Each host makes its own pair, and so does the controller. Only public keys travel; every host gets all of
 them, and takes messages from nobody else. Files are ZeroMQ's certificates (`zmq.auth`).
@@ -9,16 +9,14 @@ them, and takes messages from nobody else. Files are ZeroMQ's certificates (`zmq
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
-import shutil
-from pathlib import Path
 
 import zmq.auth
 
 from distredge.cluster.hosts import Cluster
+from distredge.cluster.keys import CONTROLLER, keys_dir
 
-CONTROLLER = "controller"
 # Runs in a host's own environment, which has pyzmq; prints the public certificate.
 MAKE_KEYS = """
 import json, os, sys, zmq.auth
@@ -30,13 +28,6 @@ if not os.path.exists(os.path.join(folder, "peer.key_secret")):
 with open(os.path.join(folder, "peer.key")) as file:
     print(json.dumps(file.read()))
 """
-
-
-def keys_dir(cluster: Cluster) -> Path:
-    """Where this controller keeps the keys of a cluster: one folder per hosts file."""
-    base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "distredge" / "clusters"
-    identity = hashlib.sha256(str(Path(cluster.path).resolve()).encode()).hexdigest()[:16]
-    return base / identity
 
 
 def controller_key(cluster: Cluster) -> str:
@@ -54,9 +45,10 @@ def controller_key(cluster: Cluster) -> str:
 
 
 def known_keys(cluster: Cluster) -> dict[str, str]:
-    """Public certificates of hosts from earlier deployments, by file name of the host."""
-    files = (keys_dir(cluster) / "hosts").glob("*.key")
-    return {file.stem: file.read_text() for file in sorted(files)}
+    """Public certificates of the cluster's hosts from earlier deployments, by provider."""
+    folder = keys_dir(cluster) / "hosts"
+    files = {provider.name: folder / f"{provider.name}.key" for provider in cluster.providers}
+    return {name: file.read_text() for name, file in files.items() if file.exists()}
 
 
 def remember_key(cluster: Cluster, host: str, certificate: str) -> None:
@@ -70,9 +62,14 @@ def forget_key(cluster: Cluster, host: str) -> None:
     """Removes a host's certificate; with the last one, the controller's pair goes, too."""
     folder = keys_dir(cluster)
     (folder / "hosts" / f"{host}.key").unlink(missing_ok=True)
-    if folder.exists() and not known_keys(cluster):
-        shutil.rmtree(folder)
-        for parent in (folder.parent, folder.parent.parent):
-            if any(parent.iterdir()):
-                break
-            parent.rmdir()
+    if known_keys(cluster):
+        return
+    for end in ("key", "key_secret"):
+        (folder / f"{CONTROLLER}.{end}").unlink(missing_ok=True)
+    # the folder may be one that the user named, with other things in it or above it
+    with contextlib.suppress(OSError):
+        (folder / "hosts").rmdir()
+        folder.rmdir()
+        if cluster.requester.keys is None:
+            folder.parent.rmdir()
+            folder.parent.parent.rmdir()

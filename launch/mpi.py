@@ -18,6 +18,7 @@ from pathlib import Path
 
 from distredge.cluster.hosts import Cluster, Provider, Requester
 from distredge.cluster.hosts_writer import format_hosts
+from distredge.cluster.keys import with_keys_named
 from distredge.errors import LaunchError
 from launch.slots import BEAT_S, Slot, make_slot, start_all
 
@@ -43,7 +44,7 @@ class Job:
         # its `put` may be called from a signal handler
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._slots = [
-            make_slot(rank, device, lambda slot, kind, what: self._events.put((kind, slot, what)))
+            make_slot(rank, cluster, device, lambda slot, kind, what: self._events.put((kind, slot, what)))
             for rank, device in enumerate(cluster.devices, 1)
         ]
         self._started: list[Slot] = []
@@ -146,14 +147,12 @@ class Job:
                 )
 
     def _as_started(self, addresses: dict[str, str]) -> Cluster:
-        """The cluster with the addresses that the peers have taken."""
-        devices = []
-        for device in self._cluster.devices:
-            host, _, port = addresses[device.name].removeprefix("tcp://").rpartition(":")
-            bound_to_all = host in ("0.0.0.0", "[::]")
-            address = device.address if bound_to_all else host.strip("[]")
-            devices.append(replace(device, address=address, ports=(int(port),)))
-        return replace(self._cluster, providers=tuple(devices))
+        """The cluster with the ports that the peers have taken."""
+        devices = [
+            replace(device, ports=(int(addresses[device.name].rpartition(":")[2]),))
+            for device in self._cluster.devices
+        ]
+        return replace(with_keys_named(self._cluster), providers=tuple(devices))
 
     def _stop_application(self, application: subprocess.Popen[bytes]) -> None:
         application.terminate()

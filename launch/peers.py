@@ -8,18 +8,17 @@ from typing import Any
 
 from distredge import __version__
 from distredge.cluster.hosts import Cluster, Provider
+from distredge.cluster.keys import is_encrypted
 from distredge.errors import LaunchError
 from launch.fleet import Host, Outcome, Say, on_all
 from launch.session import HostSession
 
-# `{folder}` becomes the deploy folder on the host
-ENVIRONMENT = {"DISTREDGE_KEYS": "{folder}/keys"}
 
-
-def peer_arguments(device: Provider, usable: Sequence[str]) -> list[str]:
+def peer_arguments(cluster: Cluster, device: Provider, usable: Sequence[str]) -> list[str]:
     """What follows `python -m distredge` for one device.
 
     Args:
+        cluster: says whether connections to it are encrypted.
         device: which.
         usable: execution providers that `deploy` found to work, for a device that names none.
 
@@ -27,6 +26,7 @@ def peer_arguments(device: Provider, usable: Sequence[str]) -> list[str]:
         Words in which the agent replaces `{bind}` by the address to listen on and `{folder}` by its own.
     """
     words = ["peer", "--bind", "{bind}", "--name", device.name, "--cache-dir", "{folder}/cache"]
+    words += ["--keys", "{folder}/keys"] if is_encrypted(cluster, device) else ["--plain"]
     if device.threads is not None:
         words += ["--threads", str(device.threads)]
     # TensorRT works, too, but compiles for minutes: only for those who ask for it
@@ -47,12 +47,10 @@ def start(cluster: Cluster, *, boot: bool = False) -> list[Outcome]:
                 "name": device.name,
                 "address": device.address,
                 "port": device.port,
-                "arguments": peer_arguments(device, usable),
+                "arguments": peer_arguments(cluster, device, usable),
             }
             say(f"starting {device.name}")
-            found.append(
-                _tried(session, device, "start", _started, peer=peer, environment=ENVIRONMENT, at_boot=boot)
-            )
+            found.append(_tried(session, device, "start", _started, peer=peer, environment={}, at_boot=boot))
         return found
 
     return on_all(cluster, "start", operation, lock=True)

@@ -16,6 +16,7 @@ import zmq
 
 from distredge.cluster.hosts import Cluster, Provider
 from distredge.cluster.hosts_writer import format_hosts
+from distredge.cluster.keys import with_keys_named
 from distredge.errors import LaunchError, ModelError
 from launch.fleet import Host, Outcome, Say, on_all
 from launch.session import HostSession, connection_to, open_connection, sha256, start_program
@@ -28,7 +29,7 @@ _ANSWER_MS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class LinkMeasure:
-    """Between this machine and a host, over ZeroMQ as the peers use it.
+    """Between this machine and a host, over ZeroMQ as the peers use it, encryption included.
 
     Attributes:
         uplink_mbps, downlink_mbps: payload, seen from the host.
@@ -111,22 +112,29 @@ def measure_link(provider: Provider) -> LinkMeasure:
         inside = replace(provider, python=f"{release}/current/bin/python")
         arguments = [token, str(provider.address), str(port)]
         _, channel, printed = start_program(connection, inside, ("basics", "facts", "echo"), arguments)
-        line = printed.readline().strip()
-        if not line:
+        found = printed.readline().split()
+        if len(found) != 2:
             said = channel.makefile_stderr("rb").read().decode(errors="replace").strip().splitlines()
             raise LaunchError(f"cannot measure its link: {said[-1] if said else 'no answer'}")
         host = f"[{provider.address}]" if ":" in str(provider.address) else provider.address
-        return _measure(f"tcp://{host}:{int(line)}", token.encode())
+        return _measure(f"tcp://{host}:{int(found[0])}", token.encode(), found[1])
     finally:
         connection.close()
 
 
-def _measure(endpoint: str, token: bytes) -> LinkMeasure:
+def _measure(endpoint: str, token: bytes, key: bytes) -> LinkMeasure:
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)
     socket.set(zmq.LINGER, 0)
     socket.set(zmq.RCVTIMEO, _ANSWER_MS)
     socket.set(zmq.IPV6, "[" in endpoint)
+    public, secret = zmq.curve_keypair()
+    for option, value in (
+        (zmq.CURVE_SERVERKEY, key),
+        (zmq.CURVE_PUBLICKEY, public),
+        (zmq.CURVE_SECRETKEY, secret),
+    ):
+        socket.set(option, value)
     socket.connect(endpoint)
 
     def ask(what: bytes, number: int, payload: bytes = b"") -> float:
@@ -199,7 +207,7 @@ def _measured(cluster: Cluster, outcomes: list[Outcome], links: dict[str, Any], 
                 fixed_ms=round(link.fixed_ms, 4),
             )
         providers.append(provider)
-    return replace(cluster, providers=tuple(providers))
+    return replace(with_keys_named(cluster), providers=tuple(providers))
 
 
 def _heading(model: Path) -> str:

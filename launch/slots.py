@@ -11,9 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from distredge.cluster.hosts import Provider
+from distredge.cluster.hosts import Cluster, Provider
+from distredge.cluster.keys import is_encrypted
 from distredge.errors import LaunchError
-from launch.peers import ENVIRONMENT, peer_arguments
+from launch.peers import peer_arguments
 from launch.session import connection_to, open_connection, start_program
 
 LEASE_S = 5.0
@@ -28,8 +29,9 @@ Report = Callable[["Slot", str, object], None]
 class Slot(ABC):
     """One peer. `rank` counts from 1: the application is 0."""
 
-    def __init__(self, rank: int, device: Provider, report: Report) -> None:
+    def __init__(self, rank: int, cluster: Cluster, device: Provider, report: Report) -> None:
         self.rank = rank
+        self.cluster = cluster
         self.device = device
         self.report = report
         self.thread: threading.Thread | None = None
@@ -78,7 +80,10 @@ class LocalSlot(Slot):
     def start(self) -> None:
         device = self.device
         assert device.endpoint is not None
+        if is_encrypted(self.cluster, device):
+            raise LaunchError("peers on this machine have no keys; leave out `encryption = on`")
         words = [sys.executable, "-m", "distredge", "peer", "--bind", device.endpoint, "--name", device.name]
+        words.append("--plain")
         words += ["--exit-with-parent", str(os.getpid()), "--threads", str(device.threads or 0)]
         for name in device.execution_providers:
             words += ["--execution-provider", name]
@@ -114,11 +119,10 @@ class RemoteSlot(Slot):
         self._connection = connection_to(device)
         try:
             open_connection(self._connection, device)
-            settings = [f"{key}={value}" for key, value in ENVIRONMENT.items()]
-            settings.append(f"DISTREDGE_RANK={self.rank}")
-            words = [device.deploy_dir, str(LEASE_S), *settings, str(device.address), str(device.port), "--"]
+            words = [device.deploy_dir, str(LEASE_S), f"DISTREDGE_RANK={self.rank}"]
+            words += [str(device.address), str(device.port), "--", *peer_arguments(self.cluster, device, ())]
             _, self._channel, printed = start_program(
-                self._connection, device, ("basics", "facts", "leased"), [*words, *peer_arguments(device, ())]
+                self._connection, device, ("basics", "facts", "leased"), words
             )
         except BaseException:
             self._connection.close()
@@ -140,10 +144,10 @@ class RemoteSlot(Slot):
         self._connection.close()
 
 
-def make_slot(rank: int, device: Provider, report: Report) -> Slot:
+def make_slot(rank: int, cluster: Cluster, device: Provider, report: Report) -> Slot:
     """A slot on this machine for a loopback address without SSH settings, else on another."""
     over_ssh = device.ssh_user or device.identity_file or not device.is_local
-    return (RemoteSlot if over_ssh else LocalSlot)(rank, device, report)
+    return (RemoteSlot if over_ssh else LocalSlot)(rank, cluster, device, report)
 
 
 def start_all(slots: list[Slot]) -> None:

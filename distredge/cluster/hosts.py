@@ -14,10 +14,13 @@ from distredge.cluster.hosts_values import (
     DEFAULT_DEPLOY_DIR,
     DEFAULT_PORT,
     DEFAULTS_KEYS,
+    ENCRYPTION,
     NETWORK_KEYS,
     PROVIDER_KEYS,
     REQUESTER_KEYS,
     read_address,
+    read_encryption,
+    read_keys,
     read_link,
     read_settings,
 )
@@ -37,6 +40,7 @@ class Requester:
         uplink_mbps, downlink_mbps: rates of its link, in 10^6 bits a second; None for no limit.
         latency_ms: one way, to the access point.
         fixed_ms: what a message costs at this end, whatever its size.
+        keys: folder of the keys for encrypted connections; None for the usual place of this hosts file.
     """
 
     address: str | None = None
@@ -44,6 +48,7 @@ class Requester:
     downlink_mbps: float | None = None
     latency_ms: float = 0.0
     fixed_ms: float = 0.0
+    keys: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,7 @@ class Cluster:
         providers: in the file's order.
         access_point_mbps: what the access point carries in all, in one direction; None for no limit.
         path: the hosts file, for messages; empty if there is none.
+        encryption: `auto` for every connection that leaves the loopback network; or `on`, `off` for all.
     """
 
     name: str
@@ -135,6 +141,7 @@ class Cluster:
     providers: tuple[Provider, ...]
     access_point_mbps: float | None = None
     path: str = field(default="", compare=False)
+    encryption: str = ENCRYPTION[0]
 
     @cached_property
     def devices(self) -> tuple[Provider, ...]:
@@ -172,8 +179,8 @@ class Cluster:
 def load_hosts(path: str | Path) -> Cluster:
     """Reads a hosts file and checks every line of it.
 
-    Relative paths in it (`identity_file`, `known_hosts`, `wheels_dir`, a measured `profile`) count from
-    the file's own folder.
+    Relative paths in it (`keys`, `identity_file`, `known_hosts`, `wheels_dir`, a measured `profile`) count
+    from the file's own folder.
 
     Raises:
         HostsError: one line, `file:line: [section] key: what is wrong; what to do`.
@@ -185,13 +192,17 @@ def load_hosts(path: str | Path) -> Cluster:
         sections["defaults"].allow(DEFAULTS_KEYS)
         defaults = read_settings(sections["defaults"], folder)
     requester, access_point, providers = Requester(), None, []
+    encryption = ENCRYPTION[0]
     for name, section in sections.items():
         if name == "requester":
             section.allow(REQUESTER_KEYS)
-            requester = Requester(address=read_address(section)[0], **read_link(section))
+            requester = Requester(
+                address=read_address(section)[0], keys=read_keys(section, folder), **read_link(section)
+            )
         elif name == "network":
             section.allow(NETWORK_KEYS)
             access_point = section.number("access_point_mbps", "10^6 bits a second")
+            encryption = read_encryption(section)
         elif name.startswith("provider:"):
             section.allow(PROVIDER_KEYS)
             providers.append(_provider(section, defaults, folder))
@@ -200,7 +211,7 @@ def load_hosts(path: str | Path) -> Cluster:
     if not providers:
         raise HostsError(f"{path}: describes no device; add a section [provider:NAME]", file=str(path))
     _refuse_duplicates(providers, sections)
-    return Cluster(Path(path).stem, requester, tuple(providers), access_point, str(path))
+    return Cluster(Path(path).stem, requester, tuple(providers), access_point, str(path), encryption)
 
 
 def _provider(section: Section, defaults: Mapping[str, Any], folder: Path) -> Provider:

@@ -13,8 +13,9 @@ DEFAULT_PORT = 9100
 DEFAULT_DEPLOY_DIR = "~/distredge"
 
 _LINK_KEYS = ("uplink_mbps", "downlink_mbps", "latency_ms", "fixed_ms")
-REQUESTER_KEYS = ("address", *_LINK_KEYS)
-NETWORK_KEYS = ("access_point_mbps",)
+REQUESTER_KEYS = ("address", "keys", *_LINK_KEYS)
+NETWORK_KEYS = ("access_point_mbps", "encryption")
+ENCRYPTION = ("auto", "on", "off")
 PROVIDER_KEYS = (
     "address",
     "ports",
@@ -87,6 +88,21 @@ def read_address(section: Section) -> tuple[str | None, int | None]:
     if not _is_port(port):
         section.fail("address", f"{clip(port)} is no port; give a number from 1 to 65535")
     return host, int(port)
+
+
+def read_encryption(section: Section) -> str:
+    """Which connections are encrypted."""
+    text = section.text("encryption") or ENCRYPTION[0]
+    if text not in ENCRYPTION:
+        section.fail(
+            "encryption", f"{clip(text)} is no choice; write {', '.join(ENCRYPTION[:-1])} or {ENCRYPTION[-1]}"
+        )
+    return text
+
+
+def read_keys(section: Section, folder: Path) -> str | None:
+    """The folder of keys, if one is named."""
+    return _path(section, "keys", folder)
 
 
 def _ports(section: Section) -> tuple[int, ...] | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 from distredge.cluster.hosts import Cluster, Provider, Requester
-from distredge.cluster.hosts_values import PROVIDER_KEYS, REQUESTER_KEYS
+from distredge.cluster.hosts_values import ENCRYPTION, PROVIDER_KEYS, REQUESTER_KEYS
 
 
 def format_hosts(cluster: Cluster, heading: str = "") -> str:
@@ -20,8 +20,13 @@ def format_hosts(cluster: Cluster, heading: str = "") -> str:
     if heading:
         blocks.append("\n".join(f"# {line}".rstrip() for line in heading.splitlines()))
     blocks.append("\n".join(["[requester]", *_lines(cluster.requester, REQUESTER_KEYS)]))
+    network = []
     if cluster.access_point_mbps is not None:
-        blocks.append(f"[network]\naccess_point_mbps = {cluster.access_point_mbps!r}")
+        network.append(f"access_point_mbps = {cluster.access_point_mbps!r}")
+    if cluster.encryption != ENCRYPTION[0]:
+        network.append(f"encryption = {cluster.encryption}")
+    if network:
+        blocks.append("\n".join(["[network]", *network]))
     for provider in cluster.providers:
         blocks.append("\n".join([f"[provider:{provider.name}]", *_lines(provider, PROVIDER_KEYS)]))
     return "\n\n".join(blocks) + "\n"

@@ -40,6 +40,16 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--exit-with-parent", type=positive, metavar="PID", help="end when this parent does, or stdin closes"
     )
+    protection = parser.add_mutually_exclusive_group()
+    protection.add_argument(
+        "--keys",
+        type=Path,
+        metavar="DIR",
+        help="folder of keys: take encrypted connections only, from holders of the cluster's keys",
+    )
+    protection.add_argument(
+        "--plain", action="store_true", help="no encryption, beyond this machine too: for networks you trust"
+    )
     parser.add_argument("--verbose", action="store_true", help="log rejected messages too")
     return parser
 
@@ -55,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _exit)
     # While a plan is prepared in one thread, the others must not wait 5 ms for each of their turns.
     sys.setswitchinterval(5e-4)
+    from distredge.errors import KeysError
     from distredge.runtime.peer import Peer, PeerSettings
     from distredge.runtime.transport import is_loopback, tcp_address
 
@@ -63,8 +74,14 @@ def run(args: argparse.Namespace) -> int:
     )
     engines = tuple(args.execution_provider or ("CPUExecutionProvider",))
     _check_engines(engines)
+    bind = tcp_address(args.bind)
+    if args.keys is None and not args.plain and not is_loopback(bind):
+        raise KeysError(
+            f"{bind} can be reached from the network, and no keys were given; `fab deploy` makes keys and "
+            "`fab start` uses them; or name them with --keys, or do without encryption: --plain"
+        )
     settings = PeerSettings(
-        bind=tcp_address(args.bind),
+        bind=bind,
         name=args.name,
         threads=args.threads,
         execution_providers=engines,
@@ -72,12 +89,13 @@ def run(args: argparse.Namespace) -> int:
         duty_cycle=args.duty_cycle,
         parent=args.exit_with_parent,
         pipe=None if args.exit_with_parent is None else sys.stdin.fileno(),
+        keys=args.keys,
     )
     peer = Peer(settings)
     # No exception here: in a callback of a library it would be lost.
     signal.signal(signal.SIGTERM, lambda signum, frame: peer.stop())
     try:
-        if not is_loopback(peer.address):
+        if args.keys is None and not is_loopback(peer.address):
             logging.warning("%s is reachable from the network, without encryption", peer.address)
         print(f"ready {peer.name} {peer.address}", flush=True)
         peer.serve()

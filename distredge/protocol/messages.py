@@ -103,13 +103,15 @@ class BlobReady:
 
 @dataclass(frozen=True, slots=True)
 class UsePlan:
-    """A plan (the payload: msgpack of `to_plain(plan)`), and where its devices listen."""
+    """A plan (the payload: msgpack of `to_plain(plan)`), where its devices listen, and their public keys
+    (empty where a connection is plain)."""
 
     kind: ClassVar[str] = "use_plan"
     session: int
     epoch: int
     device: int
     addresses: tuple[str, ...]
+    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

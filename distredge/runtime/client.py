@@ -17,6 +17,7 @@ from distredge.errors import (
     DistrEdgeError,
     PeerError,
     PeerLostError,
+    PeerRefusedError,
     PeerTimeoutError,
     ProtocolError,
     StrategyError,
@@ -55,6 +56,7 @@ from distredge.runtime.blobs import BlobSource
 from distredge.runtime.clock import Clocks
 from distredge.runtime.deployment import Deployment, PeerAddress, Processes
 from distredge.runtime.engine import Array, from_payload, to_payload
+from distredge.runtime.keys import KeyPair
 from distredge.runtime.link import Link
 from distredge.runtime.supply import BlobSupply
 from distredge.runtime.trace import FrameTimes, PeerEvents, TraceEvent
@@ -80,10 +82,16 @@ class Client:
         peers: in the order of the plans' devices.
         timeout_s: how long a peer may take to answer a hello.
         processes: of the peers, if they are this process's children.
+        own: our keys; needed for peers that have one.
     """
 
     def __init__(
-        self, peers: Sequence[PeerAddress], *, timeout_s: float = 10.0, processes: Processes | None = None
+        self,
+        peers: Sequence[PeerAddress],
+        *,
+        timeout_s: float = 10.0,
+        processes: Processes | None = None,
+        own: KeyPair | None = None,
     ) -> None:
         self.session = secrets.randbits(62)
         self.finished: dict[int, list[Array]] = {}
@@ -91,6 +99,7 @@ class Client:
         self.events: deque[TraceEvent] = deque(maxlen=EVENTS_KEPT)
         self._timeout_s = timeout_s
         self._processes = processes
+        self._keys = tuple(peer.key for peer in peers)
         self._context: zmq.Context[Any] = zmq.Context()
         self._links: list[Link] = []
         self._poller = zmq.Poller()
@@ -109,7 +118,7 @@ class Client:
         self._progress_s = 0.0
         try:
             for peer in peers:
-                link = Link(self._context, peer.name, peer.address)
+                link = Link(self._context, peer.name, peer.address, own, peer.key)
                 self._links.append(link)
                 self._by_socket[link.socket] = len(self._by_socket)
                 self._poller.register(link.socket, zmq.POLLIN)
@@ -129,25 +138,25 @@ class Client:
 
         Raises:
             PeerTimeoutError: one does not answer in time.
+            PeerRefusedError: one does not accept our key, or is not the one whose key we know.
             ProtocolError: one is of another version.
         """
         for link in self._links:
             link.send_message(Hello(self.session, "requester", __version__))
         deadline = time.monotonic() + self._timeout_s
         while silent := [link for link in self._links if not link.welcomed]:
-            if time.monotonic() > deadline:
-                first = silent[0]
-                what = (
-                    "is no DistrEdge peer"
-                    if first.no_peer
-                    else f"did not answer within {self._timeout_s:g} s"
-                )
-                raise PeerTimeoutError(
-                    f"peer {first.name} at {first.address} {what}; "
-                    f"start it with `distredge peer --bind {first.address.removeprefix('tcp://')}`",
-                    peer=first.name,
-                )
+            first = next((link for link in silent if link.is_refused), silent[0])
+            if first.is_refused or time.monotonic() > deadline:
+                raise self._unanswered(first)
             self.pump(min(TICK_S, max(0.0, deadline - time.monotonic())))
+
+    def _unanswered(self, link: Link) -> PeerError:
+        where = f"peer {link.name} at {link.address}"
+        if link.complaint and link.is_encrypted:
+            return PeerRefusedError(f"{where} {link.complaint}", peer=link.name)
+        what = link.complaint or f"did not answer within {self._timeout_s:g} s"
+        start = f"start it with `distredge peer --bind {link.address.removeprefix('tcp://')}`"
+        return PeerTimeoutError(f"{where} {what}; {start}", peer=link.name)
 
     def close(self) -> None:
         """Says goodbye and closes all sockets."""
@@ -194,7 +203,9 @@ class Client:
             document = bytes(msgpack.packb(to_plain(plan)))
             addresses = tuple(link.address for link in self._links)
             for device, link in enumerate(self._links):
-                link.send_message(UsePlan(self.session, deployment.epoch, device, addresses), document)
+                link.send_message(
+                    UsePlan(self.session, deployment.epoch, device, addresses, self._keys), document
+                )
             while missing := set(range(len(self._links))) - deployment.ready:
                 self._await(missing, "did not get ready for the plan")
         except BaseException:

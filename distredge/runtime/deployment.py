@@ -12,10 +12,11 @@ from distredge.runtime.engine import FrameStore
 
 @dataclass(frozen=True)
 class PeerAddress:
-    """A peer to connect to."""
+    """A peer to connect to. `key` is its public key; empty for a plain connection."""
 
     name: str
     address: str
+    key: str = ""
 
 
 class Processes(Protocol):

@@ -41,7 +41,7 @@ class HostedPlan:
     Args:
         session, epoch: of all its messages.
         device: this peer's number in it.
-        addresses: where the plan's devices listen.
+        addresses, keys: where the plan's devices listen, and their public keys.
         trace: where to write what happened.
         duty: the rest that the compute unit takes after each part.
     """
@@ -52,11 +52,12 @@ class HostedPlan:
         epoch: int,
         device: int,
         addresses: Sequence[str],
+        keys: Sequence[str],
         trace: deque[TraceEvent],
         duty: DutyCycle,
     ) -> None:
         self.session, self.epoch, self.device = session, epoch, device
-        self.addresses = tuple(addresses)
+        self.addresses, self.keys = tuple(addresses), tuple(keys)
         self.trace = trace
         self._duty = duty
         self.is_built = False

@@ -102,7 +102,7 @@ class LocalPeers:
 
     @staticmethod
     def _command(at: int, threads: int, duty: float, cache_dir: Path | None) -> list[str]:
-        command = [sys.executable, "-m", "distredge", "peer", "--bind", "tcp://127.0.0.1:0"]
+        command = [sys.executable, "-m", "distredge", "peer", "--bind", "tcp://127.0.0.1:0", "--plain"]
         command += ["--name", f"peer{at}", "--threads", str(threads), "--exit-with-parent", str(os.getpid())]
         if duty < FULL_SPEED:
             command += ["--duty-cycle", str(duty)]

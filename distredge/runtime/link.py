@@ -10,14 +10,12 @@ from typing import Any
 import zmq
 
 from distredge.protocol.messages import Buffer, Message, encode
+from distredge.runtime.keys import KeyPair
 from distredge.runtime.transport import connect_dealer, is_readable, send
 
-_NO_PEER = (
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-)
-_EVENT = struct.Struct("=hi")
+_REFUSED = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+_FAILED = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL) | _REFUSED
+_EVENT = struct.Struct("=H")
 FAREWELL_MS = 200
 """How long closing waits for last messages to leave."""
 
@@ -29,17 +27,31 @@ class Link:
         context: of the sockets.
         name: the peer's, for messages.
         address: where it listens.
+        own: our keys, for an encrypted connection.
+        peer_key: the peer's public key; empty for a plain connection.
+
+    Attributes:
+        complaint: why whoever answers there does not talk to us, as far as that is known; else empty.
+        is_refused: the peer has looked at our key, and does not accept it.
     """
 
-    def __init__(self, context: zmq.Context[Any], name: str, address: str) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[Any],
+        name: str,
+        address: str,
+        own: KeyPair | None = None,
+        peer_key: str = "",
+    ) -> None:
         self.name = name
         self.address = address
-        self.socket = connect_dealer(context, address)
+        self.socket = connect_dealer(context, address, own, peer_key)
         self.welcomed = False
         self.heard_s = time.monotonic()
-        self.no_peer = False
-        """Whether something answers there that speaks no ZeroMQ."""
-        self._monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | _NO_PEER)
+        self.complaint = ""
+        self.is_refused = False
+        self.is_encrypted = bool(peer_key)
+        self._monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | _FAILED)
         self._waiting: deque[tuple[bytes, Buffer | None]] = deque()
 
     def send(self, header: bytes, payload: Buffer | None = None, *, copy: bool = False) -> None:
@@ -77,10 +89,19 @@ class Link:
         broken = False
         while is_readable(self._monitor):
             event = self._monitor.recv_multipart(zmq.NOBLOCK)
-            kind = _EVENT.unpack_from(event[0])[0] & 0xFFFF
-            self.no_peer = self.no_peer or bool(kind & _NO_PEER)
+            kind = _EVENT.unpack_from(event[0])[0]
+            if kind & _FAILED:
+                self.is_refused = kind == _REFUSED
+                self.complaint = self._explain()
             broken = broken or kind == zmq.EVENT_DISCONNECTED
         return broken
+
+    def _explain(self) -> str:
+        if not self.is_encrypted:
+            return "is no DistrEdge peer, or one that wants encryption"
+        if self.is_refused:
+            return "does not accept our key; run `fab deploy` with this hosts file"
+        return "does not encrypt, or has not the key that we know of it; run `fab deploy restart`"
 
     def close(self, *, farewell: bool = False) -> None:
         """Closes the connection; with `farewell`, last messages get a moment to leave."""

@@ -38,6 +38,7 @@ from distredge.protocol.messages import (
 )
 from distredge.runtime.blobs import BlobStore, Replies
 from distredge.runtime.compute import DutyCycle
+from distredge.runtime.guard import Guard
 from distredge.runtime.lifeline import Lifeline
 from distredge.runtime.plans import PlanHost
 from distredge.runtime.tenant import Tenant
@@ -67,6 +68,8 @@ class PeerSettings:
         duty_cycle: share of the time in which it may compute.
         parent: process id of the one that must outlive it; None for none.
         pipe: a descriptor whose end means the parent's; None for none.
+        keys: folder of keys; with one, it takes encrypted connections only, from holders of the cluster's
+            keys. None for plain connections.
     """
 
     bind: str
@@ -77,6 +80,7 @@ class PeerSettings:
     duty_cycle: float = 1.0
     parent: int | None = None
     pipe: int | None = None
+    keys: Path | None = None
 
 
 class Peer:
@@ -84,16 +88,20 @@ class Peer:
 
     Raises:
         PortInUseError: the port is taken.
+        KeysError: the keys are missing or unusable.
     """
 
     def __init__(self, settings: PeerSettings) -> None:
         self._lifeline = None if settings.parent is None else Lifeline(settings.parent)
         self._pipe = settings.pipe
         self._context: zmq.Context[Any] = zmq.Context()
+        self._guard: Guard | None = None
         try:
-            self._router, self.address = bind_router(self._context, settings.bind)
+            if settings.keys is not None:
+                self._guard = Guard(self._context, settings.keys)
+            self._router, self.address = bind_router(self._context, settings.bind, self._guard)
         except DistrEdgeError:
-            self._context.term()
+            self._context.destroy(linger=0)
             raise
         self.name = settings.name or f"{os.uname().nodename}:{self.address.rpartition(':')[2]}"
         self.rejected: Counter[str] = Counter()
@@ -105,6 +113,8 @@ class Peer:
         self._poller = zmq.Poller()
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self._wake, zmq.POLLIN)
+        for socket in () if self._guard is None else self._guard.sockets:
+            self._poller.register(socket, zmq.POLLIN)
         if self._pipe is not None:
             self._poller.register(self._pipe, zmq.POLLIN)
         self._next_tick_s = self._next_probe_s = 0.0
@@ -119,6 +129,7 @@ class Peer:
             threads=settings.threads,
             execution_providers=settings.execution_providers,
             duty=DutyCycle(settings.duty_cycle),
+            guard=self._guard,
         )
         self._handlers: dict[type, Callable[[bytes, Any, Buffer | None], None]] = {
             Hello: self._on_hello,
@@ -147,6 +158,8 @@ class Peer:
                 os.eventfd_read(self._wake)
             if self._pipe is not None and self._pipe in ready:
                 self._is_over = True
+            if self._guard is not None:
+                self.guarded(self._guard.work)
             for _ in range(BATCH):
                 while self._posted:
                     self.guarded(self._posted.popleft())
@@ -166,6 +179,8 @@ class Peer:
         for tenant in self._tenants.values():
             tenant.close()
         self._blobs.close()
+        if self._guard is not None:
+            self._guard.close()
         self._router.close(0)
         self._context.term()
         os.close(self._wake)
@@ -186,7 +201,10 @@ class Peer:
         for tenant in list(self._tenants.values()):
             for link in list(tenant.links.values()):
                 if link.is_broken():
-                    self._plans.fail(tenant, f"lost its connection to {link.name}")
+                    text = f"finds that {link.name} at {link.address} {link.complaint}"
+                    self._plans.fail(
+                        tenant, text if link.complaint else f"lost its connection to {link.name}"
+                    )
             if now - tenant.heard_s > LEASE_S:
                 self._forget(tenant)
             elif probe:
@@ -199,7 +217,7 @@ class Peer:
         """Does something whose errors must not end the peer: what comes from outside may be anything."""
         try:
             action()
-        except ProtocolError as error:
+        except DistrEdgeError as error:
             self.reject(str(error))
         except Exception:
             _LOG.exception("%s", self.name)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import zmq
 
 from distredge import __version__
-from distredge.errors import DistrEdgeError, ProtocolError
+from distredge.errors import DistrEdgeError, KeysError, ProtocolError
 from distredge.plan.execution import REQUESTER, ExecutionPlan
 from distredge.plan.serde import from_plain
 from distredge.protocol.events import ForgetFrame, Instruction, RejectRows, RunPart, SendRows
@@ -31,11 +31,19 @@ from distredge.protocol.messages import (
 from distredge.runtime.blobs import BlobStore
 from distredge.runtime.compute import DutyCycle, WorkThread
 from distredge.runtime.engine import PartSessions, to_payload
+from distredge.runtime.guard import Guard
 from distredge.runtime.hosted import HostedPlan
 from distredge.runtime.link import Link
 from distredge.runtime.tenant import Tenant
 from distredge.runtime.trace import TraceEvent
-from distredge.runtime.transport import RowsFields, is_readable, receive, rows_header
+from distredge.runtime.transport import (
+    RowsFields,
+    is_loopback,
+    is_readable,
+    receive,
+    rows_header,
+    tcp_address,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -94,6 +102,7 @@ class PlanHost:
         blobs: used in the preparing thread only.
         threads, execution_providers: of the inference engine.
         duty: the rest that the compute unit takes after each part.
+        guard: who knows the cluster's keys; None where connections are plain.
     """
 
     def __init__(
@@ -108,7 +117,9 @@ class PlanHost:
         threads: int,
         execution_providers: Sequence[str],
         duty: DutyCycle,
+        guard: Guard | None = None,
     ) -> None:
+        self._guard = guard
         self._name, self._context, self._poller, self._mail = name, context, poller, mail
         self._tenants, self._blobs, self._duty = tenants, blobs, duty
         self._threads, self._execution_providers = threads, tuple(execution_providers)
@@ -137,8 +148,12 @@ class PlanHost:
             raise ProtocolError("a plan's size is not acceptable")
         if len(tenant.plans) >= PLAN_LIMIT:
             raise ProtocolError("too many plans")
+        # They come from the network, and ZeroMQ has more kinds of addresses than a peer may use.
+        addresses = [tcp_address(address) for address in message.addresses]
+        if len(message.keys) != len(addresses):
+            raise ProtocolError("a plan names not as many keys as addresses")
         hosted = HostedPlan(
-            message.session, message.epoch, message.device, message.addresses, tenant.trace, self._duty
+            message.session, message.epoch, message.device, addresses, message.keys, tenant.trace, self._duty
         )
         tenant.plans[message.epoch] = hosted
         self.preparing.submit(partial(self._build, tenant, hosted, payload))
@@ -177,15 +192,28 @@ class PlanHost:
         if hosted.is_over:
             return
         waiting = _Connecting(tenant, hosted, deadline_s=time.monotonic() + NEIGHBOUR_S)
-        for device in sorted(hosted.neighbours):
-            name, address = hosted.plan.devices[device], hosted.addresses[device]
-            link = tenant.connect(self._context, name, address, self._name)
-            if not link.welcomed and link not in self._watched:
-                self._watched.add(link)
-                self._poller.register(link.socket, zmq.POLLIN)
-            waiting.links.append(link)
+        try:
+            for device in sorted(hosted.neighbours):
+                waiting.links.append(self._connect(tenant, hosted, device))
+        except (DistrEdgeError, zmq.ZMQError) as error:
+            self._fail_plan(tenant, hosted, f"cannot reach its neighbours: {error}")
+            return
         self._connecting.append(waiting)
         self.check_neighbours(time.monotonic())
+
+    def _connect(self, tenant: Tenant, hosted: HostedPlan, device: int) -> Link:
+        name, address, key = hosted.plan.devices[device], hosted.addresses[device], hosted.keys[device]
+        if self._guard is None:
+            if key:
+                raise KeysError(f"{name} wants encryption, and this peer was started without keys")
+        elif not (self._guard.allows(key) if key else is_loopback(address)):
+            raise KeysError(f"{name} at {address} has no key of this cluster; run `fab deploy`")
+        own = None if self._guard is None else self._guard.pair
+        link = tenant.connect(self._context, name, address, self._name, own, key)
+        if not link.welcomed and link not in self._watched:
+            self._watched.add(link)
+            self._poller.register(link.socket, zmq.POLLIN)
+        return link
 
     @property
     def is_connecting(self) -> bool:
@@ -208,6 +236,8 @@ class PlanHost:
             elif now > waiting.deadline_s:
                 self._connecting.remove(waiting)
                 text = f"cannot reach {missing[0].name} at {missing[0].address}"
+                if missing[0].complaint:
+                    text += f", which {missing[0].complaint}"
                 self._fail_plan(waiting.tenant, waiting.hosted, text)
 
     def _hear_neighbour(self, tenant: Tenant, link: Link) -> None:

@@ -26,6 +26,7 @@ from distredge.runtime.decide import Decider
 from distredge.runtime.deployment import Deployment, PeerAddress
 from distredge.runtime.engine import Array
 from distredge.runtime.feeds import NodeArg, Shapes, check_feed, shapes_of
+from distredge.runtime.keys import requester_keys
 from distredge.runtime.launcher import LocalPeers
 from distredge.runtime.resources import Resources
 from distredge.runtime.trace import Activity, FrameTimes, merge
@@ -60,7 +61,9 @@ class InferenceSession:
     Raises:
         ModelError, InputError: the model cannot be used.
         HostsError: the hosts file is wrong.
+        KeysError: keys for encrypted connections are missing or unusable.
         PeerTimeoutError: a peer does not answer.
+        PeerRefusedError: a peer does not accept our key, or is not the one whose key we know.
         PeerError: a peer cannot use the model.
         PolicyError: the policy is unknown, or cannot decide here.
         StrategyError: the plan is for another model, input shape or number of peers.
@@ -328,13 +331,16 @@ class InferenceSession:
         if processes is not None:
             return Client(processes.wait_ready(), timeout_s=timeout_s, processes=processes)
         assert self._cluster is not None
-        peers = []
         for device in self._cluster.devices:
             if device.endpoint is None:
                 where = self._cluster.path or self._cluster.name
                 raise HostsError(f"{where}: {device.name} is simulated; add the address of a real device")
-            peers.append(PeerAddress(device.name, device.endpoint))
-        return Client(peers, timeout_s=timeout_s)
+        own, keys = requester_keys(self._cluster)
+        peers = [
+            PeerAddress(device.name, str(device.endpoint), key)
+            for device, key in zip(self._cluster.devices, keys, strict=True)
+        ]
+        return Client(peers, timeout_s=timeout_s, own=own)
 
     @contextmanager
     def _working(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ import zmq
 from distredge import __version__
 from distredge.protocol.messages import Buffer, Hello
 from distredge.runtime.hosted import HostedPlan
+from distredge.runtime.keys import KeyPair
 from distredge.runtime.link import Link
 from distredge.runtime.trace import TraceEvent
 from distredge.runtime.transport import send
@@ -68,11 +69,19 @@ class Tenant:
         for link in self.links.values():
             link.flush()
 
-    def connect(self, context: zmq.Context[Any], name: str, address: str, own_name: str) -> Link:
+    def connect(
+        self,
+        context: zmq.Context[Any],
+        name: str,
+        address: str,
+        own_name: str,
+        own: KeyPair | None,
+        peer_key: str,
+    ) -> Link:
         """A connection to a neighbour, made at its first use."""
         link = self.links.get(address)
         if link is None:
-            link = self.links[address] = Link(context, name, address)
+            link = self.links[address] = Link(context, name, address, own, peer_key)
             link.send_message(Hello(self.session, own_name, __version__))
         return link
 

@@ -7,12 +7,12 @@ Each peer binds one ROUTER. Requesters and other peers connect DEALERs to it. A 
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgpack
 import zmq
 
-from distredge.errors import DistrEdgeError, PortInUseError, ProtocolError
+from distredge.errors import DistrEdgeError, KeysError, PortInUseError, ProtocolError
 from distredge.protocol.messages import (
     HEADER_LIMIT,
     VERSION,
@@ -23,6 +23,7 @@ from distredge.protocol.messages import (
     encode,
     unpack,
 )
+from distredge.runtime.keys import KeyPair
 
 MESSAGE_LIMIT = 1 << 30
 """Bytes of the largest payload. ZeroMQ drops the connection before it takes memory for more."""
@@ -68,8 +69,20 @@ def is_loopback(address: str) -> bool:
     return host in ("localhost", "[::1]") or host.startswith("127.")
 
 
-def bind_router(context: zmq.Context[Any], address: str) -> tuple[zmq.Socket[bytes], str]:
+class Protection(Protocol):
+    """Whoever makes a peer's socket take encrypted connections only."""
+
+    def protect(self, socket: zmq.Socket[bytes]) -> None:
+        """To be called before the socket is bound."""
+        ...
+
+
+def bind_router(
+    context: zmq.Context[Any], address: str, guard: Protection | None = None
+) -> tuple[zmq.Socket[bytes], str]:
     """A peer's socket, and the address that it really has (port 0 and `*` become a number).
+
+    With a guard, the socket talks to nobody but those whom that lets in.
 
     Raises:
         PortInUseError: the port is taken.
@@ -78,6 +91,8 @@ def bind_router(context: zmq.Context[Any], address: str) -> tuple[zmq.Socket[byt
     socket = _socket(context, zmq.ROUTER, address)
     # Without this, a message for a requester that has gone would vanish silently.
     socket.set(zmq.ROUTER_MANDATORY, 1)
+    if guard is not None:
+        guard.protect(socket)
     try:
         socket.bind(address)
     except zmq.ZMQError as error:
@@ -90,9 +105,25 @@ def bind_router(context: zmq.Context[Any], address: str) -> tuple[zmq.Socket[byt
     return socket, cast(bytes, socket.get(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
 
 
-def connect_dealer(context: zmq.Context[Any], address: str) -> zmq.Socket[bytes]:
-    """A connection to a peer's socket. It is made in the background."""
+def connect_dealer(
+    context: zmq.Context[Any], address: str, own: KeyPair | None = None, peer_key: str = ""
+) -> zmq.Socket[bytes]:
+    """A connection to a peer's socket. It is made in the background.
+
+    Args:
+        context: of the socket.
+        address: where the peer listens.
+        own: our keys; needed with a peer's key.
+        peer_key: whose secret half the peer must hold; empty for a plain connection.
+    """
     socket = _socket(context, zmq.DEALER, address)
+    if peer_key:
+        if own is None:
+            socket.close(0)
+            raise KeysError(f"{address} is to be spoken to encrypted, and this process has no key of its own")
+        socket.set(zmq.CURVE_SERVERKEY, peer_key.encode())
+        socket.set(zmq.CURVE_PUBLICKEY, own.public.encode())
+        socket.set(zmq.CURVE_SECRETKEY, own.secret.encode())
     try:
         socket.connect(address)
     except zmq.ZMQError as error:

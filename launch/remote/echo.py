@@ -1,7 +1,8 @@
 """The far end of a link that is measured: takes and gives messages over ZeroMQ.
 
 Needs pyzmq, so it runs in the release. Arguments: a token that every message must carry, the address and the
-port to listen on. Prints the port. A message is token, what to do, a number, payload: `take` answers with one
+port to listen on. Prints the port and a public key that is made for this once; only encrypted connections are
+taken, and the token came over SSH. A message is token, what to do, a number, payload: `take` answers with one
 byte, `note` with nothing, `give` with as many bytes as the number says. Ends with standard input.
 """
 
@@ -20,11 +21,14 @@ def main():
     socket = context.socket(zmq.ROUTER)
     socket.set(zmq.LINGER, 0)
     socket.set(zmq.MAXMSGSIZE, LARGEST)
+    public, secret = zmq.curve_keypair()
+    socket.set(zmq.CURVE_SERVER, 1)
+    socket.set(zmq.CURVE_SECRETKEY, secret)
     bind = bind_address(address)
     socket.set(zmq.IPV6, ":" in bind)
     bind = f"[{bind}]" if ":" in bind else bind
     socket.bind(f"tcp://{bind}:{port}")
-    print(socket.get(zmq.LAST_ENDPOINT).decode().rstrip("\0").rpartition(":")[2], flush=True)
+    print(socket.get(zmq.LAST_ENDPOINT).decode().rstrip("\0").rpartition(":")[2], public.decode(), flush=True)
     poller = zmq.Poller()
     poller.register(socket, zmq.POLLIN)
     poller.register(0, zmq.POLLIN)

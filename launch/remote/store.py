@@ -184,9 +184,17 @@ def roll_back(folder):
         shutil.rmtree(folder)
 
 
-def write_files(folder, files):
-    """Small text files, {path: [text, mode]}, each written at once; returns those that changed."""
+def write_files(folder, files, only_in=""):
+    """Small text files, {path: [text, mode]}, each written at once; returns those that changed.
+
+    In the folder `only_in`, all others are removed.
+    """
+    place = os.path.join(expand(folder), only_in)
     changed = []
+    for name in os.listdir(place) if only_in and os.path.isdir(place) else ():
+        if f"{only_in}/{name}" not in files:
+            os.remove(os.path.join(place, name))
+            changed.append(f"{only_in}/{name}")
     for path, (text, mode) in files.items():
         full = os.path.join(expand(folder), path)
         if os.path.exists(full) and read_text(full) == text and os.stat(full).st_mode & 0o777 == mode:

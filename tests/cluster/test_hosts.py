@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distredge.cluster.hosts import Cluster, Provider, Requester, load_hosts
-from distredge.cluster.hosts_values import DEFAULTS_KEYS, NETWORK_KEYS, PROVIDER_KEYS, REQUESTER_KEYS
+from distredge.cluster.hosts_values import (
+    DEFAULTS_KEYS,
+    ENCRYPTION,
+    NETWORK_KEYS,
+    PROVIDER_KEYS,
+    REQUESTER_KEYS,
+)
 from distredge.cluster.hosts_writer import format_hosts
 from distredge.errors import HostsError
 
@@ -38,9 +44,11 @@ def test_every_key(tmp_path):
         address = 10.0.0.1
         uplink_mbps = 1000
         latency_ms = 0.5
+        keys = our/keys
 
         [network]
         access_point_mbps = 1200
+        encryption = on
 
         [provider:kitchen]
         address = nano.local
@@ -63,8 +71,9 @@ def test_every_key(tmp_path):
         fixed_ms = 0.1
         """,
     )
-    assert cluster.requester == Requester("10.0.0.1", 1000, 1000, 0.5)
+    assert cluster.requester == Requester("10.0.0.1", 1000, 1000, 0.5, keys=str(tmp_path / "our/keys"))
     assert cluster.access_point_mbps == 1200
+    assert cluster.encryption == "on"
     assert cluster.providers == (
         Provider(
             name="kitchen",
@@ -230,6 +239,10 @@ MISTAKES = {
         A + "deploy_dir = ~/\n",
         "3: [provider:a] deploy_dir: '~/' is no folder of its own",
     ),
+    "encryption": (
+        A + "[network]\nencryption = yes\n",
+        "4: [network] encryption: 'yes' is no choice; write auto, on or off",
+    ),
     "ssh_user": (A + "ssh_user = -oProxy\n", "3: [provider:a] ssh_user: '-oProxy' is not a user name"),
     "no value": (A + "threads =\n", "3: [provider:a] threads: has no value; give one or remove the line"),
     "only a comment for a value": (A + "threads = # 2\n", "3: [provider:a] threads: has no value"),
@@ -313,9 +326,11 @@ def providers(draw: st.DrawFn) -> Provider:
         providers(), min_size=1, max_size=5, unique_by=(lambda p: p.name, lambda p: p.address or p.name)
     ),
     rates,
+    st.sampled_from(ENCRYPTION),
 )
-def test_written_clusters_read_back(tmp_path_factory, devices, total):
-    cluster = Cluster("c", Requester(uplink_mbps=total, downlink_mbps=total), tuple(devices), total)
+def test_written_clusters_read_back(tmp_path_factory, devices, total, encryption):
+    requester = Requester(uplink_mbps=total, downlink_mbps=total, keys="/my/keys")
+    cluster = Cluster("c", requester, tuple(devices), total, encryption=encryption)
     file = tmp_path_factory.mktemp("hosts") / "c.ini"
     file.write_text(format_hosts(cluster, "made by a test\nof two lines"))
     assert load_hosts(file) == cluster

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,12 +91,17 @@ def test_gpus_are_found_without_asking_nvml(monkeypatch):
 
 def test_arguments_of_a_peer():
     device = Provider("a", "h", threads=2)
+    cluster = Cluster("c", Requester(), (device,))
     words = ["peer", "--bind", "{bind}", "--name", "a", "--cache-dir", "{folder}/cache"]
-    assert peer_arguments(device, ()) == [*words, "--threads", "2"]
+    assert peer_arguments(cluster, device, ()) == [*words, "--keys", "{folder}/keys", "--threads", "2"]
+    plain = replace(cluster, encryption="off")
+    assert peer_arguments(plain, device, ()) == [*words, "--plain", "--threads", "2"]
     usable = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-    assert peer_arguments(device, usable)[-4:] == [w for n in CUDA for w in ("--execution-provider", n)]
+    assert peer_arguments(cluster, device, usable)[-4:] == [
+        w for n in CUDA for w in ("--execution-provider", n)
+    ]
     named = Provider("a", "h", execution_providers=CPU)
-    assert peer_arguments(named, usable)[-2:] == ["--execution-provider", "CPUExecutionProvider"]
+    assert peer_arguments(cluster, named, usable)[-2:] == ["--execution-provider", "CPUExecutionProvider"]
 
 
 def test_providers_of_one_machine_are_deployed_once():

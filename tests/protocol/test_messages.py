@@ -211,4 +211,6 @@ def test_examples_of_what_users_see() -> None:
     with pytest.raises(ProtocolError, match=r"Ping\.number: int was expected, not str"):
         decode(packed(VERSION, "ping", 1, "2"))
     assert decode(packed(VERSION, "ping", 1, 2)) == Ping(1, 2)
-    assert decode(packed(VERSION, "use_plan", 1, 2, 3, ["a", "b"])) == UsePlan(1, 2, 3, ("a", "b"))
+    assert decode(packed(VERSION, "use_plan", 1, 2, 3, ["a", "b"], ["", ""])) == UsePlan(
+        1, 2, 3, ("a", "b"), ("", "")
+    )

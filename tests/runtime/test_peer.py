@@ -114,7 +114,7 @@ def deploy(who: Someone, cache: Path, epoch: int = 0) -> Any:
             sending = sending or BlobSending(source)
             for chunk, data in sending.credit(who.session, message.offset):
                 who.say(chunk, bytes(data))
-    who.say(UsePlan(who.session, epoch, 0, (who.address,)), msgpack.packb(to_plain(plan)))
+    who.say(UsePlan(who.session, epoch, 0, (who.address,), ("",)), msgpack.packb(to_plain(plan)))
     ready, _ = who.hear(PlanReady, Failure)
     assert ready == PlanReady(who.session, epoch, 0)
     return plan
@@ -177,7 +177,7 @@ def test_a_session_obeys_its_own_requester_only(someone: Any, cache: Path) -> No
     plan = deploy(owner, cache)
     other.say(Bye(owner.session))
     other.say(RetirePlan(owner.session, 0))
-    other.say(UsePlan(owner.session, 1, 0, (owner.address,)), b"")
+    other.say(UsePlan(owner.session, 1, 0, (owner.address,), ("",)), b"")
     assert other.is_answered()
     ask(owner, plan, 3)
     assert answer(owner) == 3
@@ -195,7 +195,7 @@ def test_rows_for_nobody_are_answered_with_a_failure(someone: Any, cache: Path) 
 def test_early_rows_are_kept(someone: Any, cache: Path) -> None:
     who = someone()
     plan = deploy(who, cache)
-    who.say(UsePlan(who.session, 1, 0, (who.address,)), msgpack.packb(to_plain(plan)))
+    who.say(UsePlan(who.session, 1, 0, (who.address,), ("",)), msgpack.packb(to_plain(plan)))
     ask(who, plan, 9, epoch=1)
     assert answer(who) == 9
 
@@ -213,11 +213,11 @@ def test_a_plan_without_its_model_is_refused(someone: Any, cache: Path) -> None:
         ([], "fields were expected"),
     ):
         epoch = random.getrandbits(20) + 10
-        who.say(UsePlan(who.session, epoch, 0, (who.address,)), msgpack.packb(broken))
+        who.say(UsePlan(who.session, epoch, 0, (who.address,), ("",)), msgpack.packb(broken))
         failure, _ = who.hear(Failure)
         assert text in failure.text
         assert "\n" not in failure.text
-    who.say(UsePlan(who.session, 3, 4, (who.address,)), msgpack.packb(to_plain(plan)))
+    who.say(UsePlan(who.session, 3, 4, (who.address,), ("",)), msgpack.packb(to_plain(plan)))
     assert "does not fit its devices" in who.hear(Failure)[0].text
 
 
@@ -231,7 +231,7 @@ def test_nothing_that_is_sent_ends_a_peer(peers: LocalPeers, someone: Any, cache
         good,
         encode(Hello(1, "x", "y")),
         encode(OfferBlob(who.session, "0" * 64, 10)),
-        encode(UsePlan(who.session, 77, 0, (who.address,))),
+        encode(UsePlan(who.session, 77, 0, (who.address,), ("",))),
         encode(Ping(1, 1)),
         encode(Bye(77)),
     ]
