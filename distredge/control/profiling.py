@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,10 +30,12 @@ from distredge.runtime.session import InferenceSession
 from distredge.runtime.trace import Activity
 from distredge.sim.tables import plan_work
 
-LEADING_SHARES = (1.0, 0.5, 0.2)
-"""Of the rows, for each device in turn; the others share the rest equally."""
-FEWEST_FRAMES, MOST_FRAMES = 2, 12
+TILT = 1.6
+"""How much more, or less, than its due a device gets to do, so that its table has more than one entry."""
+FEWEST_FRAMES, MOST_FRAMES = 3, 12
 VOLUMES = 8
+LEAST_NET = 0.1
+"""Of a time, what is left at least when the boundary cost is taken from it."""
 SMALL_BYTES, LARGE_BYTES = 4_096, 65_536
 
 
@@ -66,7 +69,9 @@ def profile_session(
 ) -> Measured:
     """Measures every peer of a session on the session's model.
 
-    Afterwards the session runs under its present plan again.
+    Equal parts tell how fast each device is. Then each gets its due, more and less than that, so that slow
+    devices hold nobody up. What a boundary between volumes costs is told by the fastest one alone, with
+    many volumes and with one. Afterwards the session runs under its present plan again.
 
     Args:
         session: with a plan (an input shape is known).
@@ -76,40 +81,119 @@ def profile_session(
         progress: called with plans done and plans in all.
     """
     before, graph = session.plan, session.model.graph
-    names = before.devices
-    samples: list[dict[int, dict[int, list[float]]]] = [defaultdict(lambda: defaultdict(list)) for _ in names]
-    moved: list[tuple[int, int, int, float]] = []
+    devices = len(before.devices)
+    of = 2 if devices == 1 else 6
+    watch = _Watch(session, feed, budget_s, of, progress)
     scheme = even_scheme(graph, VOLUMES)
-    strategies = list(_strategies(graph, scheme, len(names)))
-    start = time.monotonic()
-    session.run(None, feed)
-    for done, strategy in enumerate(strategies):
-        plan = compile_plan(graph, strategy, names, model=before.model)
-        session.use(plan)
-        session.run(None, feed)
-        session.trace()
-        left = budget_s * (done + 1) / len(strategies) - (time.monotonic() - start)
-        activities = _run_for(session, feed, left)
-        _add_tasks(graph, plan, activities, samples)
-        moved += _transfers(plan, activities)
-        progress(done + 1, len(strategies))
+    found = [watch.run(_in_shares(graph, scheme, [1.0] * devices))]
+    speeds = found[0].speeds
+    fastest = speeds.index(max(speeds))
+    alone = [float(d == fastest) for d in range(devices)]
+    if devices > 1:
+        tilted = [[s * TILT ** (1 if d % 2 == odd else -1) for d, s in enumerate(speeds)] for odd in (0, 1)]
+        found += [watch.run(_in_shares(graph, scheme, shares)) for shares in (speeds, *tilted, alone)]
+    whole = watch.run(_in_shares(graph, PartitionScheme(()), alone))
     session.use(before)
-    segments = _segments(graph, scheme)
+    s_per_byte = _boundary_s_per_byte(found[-1], whole, fastest)
     profiles = tuple(
-        _profile(graph, name, segments, found) for name, found in zip(names, samples, strict=True)
+        _profile(graph, scheme, d, found, s_per_byte, [speed / speeds[d] for speed in speeds])
+        for d in range(devices)
     )
-    return Measured(profiles, network or estimate_network(moved, len(names)), len(strategies))
+    transfers = [move for run in found for move in _transfers(run.plan, run.activities)]
+    return Measured(profiles, network or estimate_network(transfers, devices), of)
 
 
-def _strategies(graph: Graph, scheme: PartitionScheme, devices: int) -> Iterator[Strategy]:
+@dataclass(frozen=True)
+class _Run:
+    """What the peers did under one plan."""
+
+    graph: Graph
+    plan: ExecutionPlan
+    activities: list[Activity]
+
+    @cached_property
+    def seconds(self) -> dict[tuple[int, int], list[float]]:
+        """Per device and volume, what each frame took, the volume's stages together."""
+        spent: dict[tuple[int, int], dict[int, float]] = defaultdict(lambda: defaultdict(float))
+        for activity in self.activities:
+            if activity.what == "run":
+                task = self.plan.tasks[activity.id]
+                spent[task.device, task.volume][activity.frame] += activity.end_s - activity.start_s
+        return {key: list(frames.values()) for key, frames in spent.items()}
+
+    def moved_bytes(self, device: int, volume: int | None = None) -> int:
+        """Bytes into and out of a device's tasks, of one volume or of all."""
+        mine = (t for t in self.plan.tasks if t.device == device and volume in (None, t.volume))
+        return sum(self.plan.moved_bytes(task) for task in mine)
+
+    @cached_property
+    def work(self) -> dict[tuple[int, int], float]:
+        """Per device and volume, what it computes, halo included: multiply-accumulates, or nodes without."""
+        done: dict[tuple[int, int], float] = defaultdict(float)
+        volumes = _segments(self.graph, self.plan.strategy.scheme)
+        light = [not any(self.graph.nodes[i].macs for i in nodes) for nodes in volumes]
+        for task, work in zip(self.plan.tasks, plan_work(self.graph, self.plan), strict=True):
+            for i, rows in work:
+                weight = self.graph.nodes[i].macs or float(light[task.volume])
+                done[task.device, task.volume] += weight * rows / max(1, node_rows(self.graph, i))
+        return done
+
+    def busy_s(self, device: int) -> float:
+        """What a device needs for a frame, in the median."""
+        return sum(float(np.median(s)) for (d, _), s in self.seconds.items() if d == device)
+
+    @property
+    def speeds(self) -> list[float]:
+        """Work a second of each device; 1 for one that had none."""
+        devices = range(len(self.plan.devices))
+        done = [sum(w for (d, _), w in self.work.items() if d == at) for at in devices]
+        return [w / self.busy_s(at) if w else 1.0 for at, w in enumerate(done)]
+
+
+class _Watch:
+    """Runs a session's frames under one plan after the other and takes the traces."""
+
+    def __init__(
+        self,
+        session: InferenceSession,
+        feed: Mapping[str, Array],
+        budget_s: float,
+        of: int,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        self._session, self._feed, self._progress = session, feed, progress
+        self._end = time.monotonic() + budget_s
+        self._done, self._of = 0, of
+
+    def run(self, strategy: Strategy) -> _Run:
+        """One plan, for its part of the time that is left; the first frame, which warms up, left out."""
+        session, graph = self._session, self._session.model.graph
+        now = time.monotonic()
+        end = now + (self._end - now) / (self._of - self._done)
+        plan = compile_plan(graph, strategy, session.plan.devices, model=session.plan.model)
+        session.use(plan)
+        session.run(None, self._feed)
+        session.trace()
+        frames = 0
+        while frames < FEWEST_FRAMES or (frames < MOST_FRAMES and time.monotonic() < end):
+            session.run(None, self._feed)
+            frames += 1
+        self._done += 1
+        self._progress(self._done, self._of)
+        return _Run(graph, plan, session.trace())
+
+
+def _in_shares(graph: Graph, scheme: PartitionScheme, shares: Sequence[float]) -> Strategy:
     rows = [volume.rows for volume in find_volumes(graph, scheme)]
-    for share in LEADING_SHARES:
-        for leader in range(devices):
-            if devices == 1 and share < 1:
-                continue
-            rest = (1 - share) / max(1, devices - 1)
-            shares = [share if d == leader else rest for d in range(devices)]
-            yield Strategy(scheme, tuple(SplitDecision.from_shares(r, shares) for r in rows), leader)
+    splits = tuple(SplitDecision.from_shares(height, shares) for height in rows)
+    return Strategy(scheme, splits, shares.index(max(shares)))
+
+
+def _boundary_s_per_byte(many: _Run, one: _Run, device: int) -> float:
+    """What more bytes between one device's tasks cost it; mostly a change of layout at either end."""
+    extra_s = many.busy_s(device) - one.busy_s(device)
+    extra_bytes = many.moved_bytes(device) - one.moved_bytes(device)
+    return max(0.0, extra_s) / max(1, extra_bytes)
 
 
 def _segments(graph: Graph, scheme: PartitionScheme) -> list[tuple[int, ...]]:
@@ -118,71 +202,58 @@ def _segments(graph: Graph, scheme: PartitionScheme) -> list[tuple[int, ...]]:
     return [*found, tuple(sorted(graph.tail))] if graph.tail else found
 
 
-def _run_for(session: InferenceSession, feed: Mapping[str, Array], seconds: float) -> list[Activity]:
-    start, frames = time.monotonic(), 0
-    while frames < FEWEST_FRAMES or (frames < MOST_FRAMES and time.monotonic() - start < seconds):
-        session.run(None, feed)
-        frames += 1
-    return session.trace()
-
-
-def _add_tasks(
-    graph: Graph,
-    plan: ExecutionPlan,
-    activities: list[Activity],
-    samples: list[dict[int, dict[int, list[float]]]],
-) -> None:
-    """Adds what each device needed for its share of each volume, the volume's stages together."""
-    shares = _computed_shares(graph, plan)
-    spent: dict[tuple[int, int, int], float] = defaultdict(float)
-    for activity in activities:
-        if activity.what == "run":
-            task = plan.tasks[activity.id]
-            spent[activity.frame, task.device, task.volume] += activity.end_s - activity.start_s
-    segments = _segments(graph, plan.strategy.scheme)
-    for (_, device, volume), seconds in spent.items():
-        rows = segment_rows(graph, segments[volume])
-        computed = min(rows, max(1, round(shares[device, volume] * rows)))
-        samples[device][volume][computed].append(seconds)
-
-
-def _computed_shares(graph: Graph, plan: ExecutionPlan) -> dict[tuple[int, int], float]:
-    """Per device and volume, the work that it computes, halo included, over the whole volume's."""
-    done: dict[tuple[int, int], float] = defaultdict(float)
-    total: dict[int, float] = defaultdict(float)
-    for volume, nodes in enumerate(_segments(graph, plan.strategy.scheme)):
-        total[volume] = sum(graph.nodes[i].macs for i in nodes) or len(nodes)
-    for task, work in zip(plan.tasks, plan_work(graph, plan), strict=True):
-        light = not any(graph.nodes[i].macs for i, _ in work)
-        for i, rows in work:
-            weight = graph.nodes[i].macs or (1 if light else 0)
-            done[task.device, task.volume] += weight * rows / max(1, node_rows(graph, i))
-    return {key: value / total[key[1]] for key, value in done.items()}
-
-
 def _profile(
-    graph: Graph, name: str, segments: list[tuple[int, ...]], found: dict[int, dict[int, list[float]]]
+    graph: Graph,
+    scheme: PartitionScheme,
+    device: int,
+    runs: list[_Run],
+    s_per_byte: float,
+    faster: list[float],
 ) -> DeviceProfile:
+    """`s_per_byte` is the fastest device's; `faster` is how many times faster each one is than this."""
+    own_s_per_byte = s_per_byte * max(faster)
     measured = {}
-    for at, nodes in enumerate(segments):
-        if not nodes:
-            continue
-        by_rows = {rows: tuple(seconds) for rows, seconds in found[at].items()}
+    for volume, nodes in enumerate(_segments(graph, scheme)):
+        by_rows = _samples(graph, nodes, volume, device, runs, own_s_per_byte)
         top = segment_rows(graph, nodes)
+        if not by_rows:
+            # The tail runs on one device only, the fastest at least: there it was measured.
+            tail = _samples(graph, nodes, volume, faster.index(max(faster)), runs, s_per_byte)
+            by_rows = {rows: tuple(s * max(faster) for s in seconds) for rows, seconds in tail.items()}
         if top not in by_rows:
-            # Shares are rounded, so the device that ran everything may stand a row below.
-            most = max(by_rows, default=0)
-            by_rows[top] = tuple(s * top / most for s in by_rows[most]) if most else (0.0,)
+            most = max(by_rows)
+            by_rows[top] = tuple(s * top / most for s in by_rows[most])
         measured[nodes] = SegmentSamples(nodes, by_rows)
     return DeviceProfile(
-        device=name,
+        device=runs[0].plan.devices[device],
         model=graph.name,
         graph=graph.digest,
         machine="",
         threads=0,
         execution_provider="",
         segments=measured,
+        boundary_s_per_byte=own_s_per_byte,
     )
+
+
+def _samples(
+    graph: Graph, nodes: tuple[int, ...], volume: int, device: int, runs: list[_Run], s_per_byte: float
+) -> dict[int, tuple[float, ...]]:
+    """Rows -> seconds of one volume on one device, boundary cost left out."""
+    by_rows: dict[int, tuple[float, ...]] = {}
+    for run in runs:
+        if seconds := run.seconds.get((device, volume)):
+            rows = _rows(graph, nodes, run.work[device, volume])
+            cost = s_per_byte * run.moved_bytes(device, volume)
+            by_rows[rows] = by_rows.get(rows, ()) + tuple(max(LEAST_NET * s, s - cost) for s in seconds)
+    return by_rows
+
+
+def _rows(graph: Graph, nodes: tuple[int, ...], work: float) -> int:
+    """The rows of a volume that stand for so much of its work."""
+    rows = segment_rows(graph, nodes)
+    total = sum(graph.nodes[i].macs for i in nodes) or len(nodes)
+    return min(rows, max(1, round(work / total * rows)))
 
 
 def _transfers(plan: ExecutionPlan, activities: list[Activity]) -> list[tuple[int, int, int, float]]:
@@ -197,21 +268,37 @@ def _transfers(plan: ExecutionPlan, activities: list[Activity]) -> list[tuple[in
 def estimate_network(moved: list[tuple[int, int, int, float]], devices: int) -> Network:
     """Links out of transfers (source, target, bytes, seconds).
 
-    The fixed cost of a message is the median of small ones, half at either end. A rate is the best tenth of
-    large ones, since slower ones shared their link or waited for a busy peer; infinite without any.
+    The fixed cost of a message is what small ones take on average, a part of it at either end: a peer with a
+    share of a core often waits for its turn before it sends or receives. A rate is the best tenth of large
+    ones, since slower ones shared their link or waited for a busy peer; infinite without any.
     """
-    small = [seconds for _, _, size, seconds in moved if size <= SMALL_BYTES]
-    fixed = float(np.median(small)) if small else 0.0
+    fixed = _fixed_costs([move for move in moved if move[2] <= SMALL_BYTES], devices)
 
     def rate(peer: int, end: int) -> float:
         rates = [
-            move[2] * 8e-6 / max(1e-6, move[3] - fixed)
-            for move in moved
-            if move[end] == peer and move[2] >= LARGE_BYTES
+            size * 8e-6 / max(1e-6, seconds - fixed[source] - fixed[target])
+            for source, target, size, seconds in moved
+            if (source, target)[end] == peer and size >= LARGE_BYTES
         ]
         return float(np.quantile(rates, 0.9)) if rates else float("inf")
 
     def link(peer: int) -> Link:
-        return Link(rate(peer, 0), rate(peer, 1), 0.0, fixed / 2)
+        return Link(rate(peer, 0), rate(peer, 1), 0.0, float(fixed[peer]))
 
     return Network(tuple(link(d) for d in range(devices)), link(REQUESTER))
+
+
+def _fixed_costs(small: list[tuple[int, int, int, float]], devices: int) -> Array:
+    """Seconds at each peer's end of a message, the requester's last; non-negative least squares."""
+    from scipy.optimize import nnls
+
+    if not small:
+        return np.zeros(devices + 1)
+    ends = np.zeros((len(small), devices + 1))
+    for row, (source, target, _, _) in zip(ends, small, strict=True):
+        row[[source, target]] = 1.0  # the requester's number is -1: the last
+    seen = ends.any(axis=0)
+    # Who talks to one other peer only could be given all of the cost or none: a faint pull makes them alike.
+    pull = 1e-3 * np.eye(devices + 1)
+    solved = nnls(np.vstack([ends, pull]), np.array([move[3] for move in small] + [0.0] * len(pull)))[0]
+    return np.where(seen, solved, solved[seen].mean())

@@ -26,8 +26,8 @@ from distredge.sim.pricing import Pricer
 
 SHARES = (1.0, 0.5, 0.25)
 BASELINES = ("offload", "modnn", "mednn", "coedge", "deepthings", "deeperthings", "aofl")
-PROFILE_S = 15.0
-ROUNDS = 4
+PROFILE_S = 12.0
+ROUNDS = 3
 OUTPUT = Path("demo-output")
 
 

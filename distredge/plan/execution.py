@@ -163,6 +163,12 @@ class ExecutionPlan:
         kept = (d for axis, d in enumerate(info.shape) if axis != info.row_axis)
         return size * prod(kept)
 
+    def moved_bytes(self, task: Task) -> int:
+        """Bytes of a task's inputs and outputs."""
+        sizes = [(item.tensor, item.rows.size) for item in task.inputs]
+        sizes += [(item.tensor, item.rows.size) for item in task.outputs]
+        return sum(self.row_bytes(tensor) * rows for tensor, rows in sizes)
+
     def transfer_bytes(self, transfer: Transfer) -> int:
         """Payload bytes of a transfer (of strings, an estimate)."""
         return self.row_bytes(transfer.tensor) * transfer.rows.size

@@ -118,9 +118,7 @@ class SegmentRunner:
         engine = Engine(plan, _MIDDLE, self._sessions, store)
         for task in tasks:
             self._fill(plan, store, task)
-        sizes = [(item.tensor, item.rows.size) for task in tasks for item in task.inputs]
-        sizes += [(item.tensor, item.rows.size) for task in tasks for item in task.outputs]
-        moved = sum(plan.row_bytes(name) * rows for name, rows in sizes)
+        moved = sum(plan.moved_bytes(task) for task in tasks)
 
         def run() -> None:
             for task in tasks:

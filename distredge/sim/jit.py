@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,6 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 try:
     import numba
+    import numba.core.event as events
 
     AVAILABLE = True
 except ImportError:
@@ -49,6 +52,23 @@ def _compile(function: F, **options: bool) -> F:
         return cast(F, jit(function))
     finally:
         config.CACHE_DIR = before
+
+
+if AVAILABLE:
+    _events: Any = events
+
+    class _Notice(events.Listener):
+        """Tells somebody who looks on why the first plan takes longer."""
+
+        def on_start(self, event: object) -> None:
+            _events.unregister("numba:compile", self)
+            if sys.stderr.isatty():
+                logging.getLogger("distredge").warning("compiling the planner, once: most of a minute")
+
+        def on_end(self, event: object) -> None:
+            pass
+
+    _events.register("numba:compile", _Notice())
 
 
 @cache

@@ -145,8 +145,6 @@ def task_seconds(graph: Graph, plan: ExecutionPlan, times: Sequence[NodeTimes]) 
     seconds = []
     for task, nodes in zip(plan.tasks, plan_work(graph, plan), strict=True):
         device = times[task.device]
-        moved = sum(plan.row_bytes(item.tensor) * item.rows.size for item in task.inputs)
-        moved += sum(plan.row_bytes(item.tensor) * item.rows.size for item in task.outputs)
         work = sum(float(device.tables[i][rows]) for i, rows in nodes)
-        seconds.append(work + device.fixed_s + device.s_per_byte * moved)
+        seconds.append(work + device.fixed_s + device.s_per_byte * plan.moved_bytes(task))
     return seconds

@@ -64,4 +64,15 @@ def test_links_are_estimated_from_large_transfers_and_fixed_costs_from_small_one
     small = [(0, 1, 100, 0.001), (1, 0, 100, 0.001), (0, REQUESTER, 10, 0.001)]
     network = estimate_network(slow + small, 2)
     assert network.links[0].downlink_mbps == pytest.approx(100, rel=0.15)
-    assert network.links[1] == Link(float("inf"), float("inf"), 0.0, 0.0005)
+    fixed_s = network.links[1].fixed_s
+    assert network.links[1] == Link(float("inf"), float("inf"), 0.0, fixed_s)
+    assert fixed_s + network.links[0].fixed_s == pytest.approx(0.001, rel=1e-3)
+
+
+def test_a_peer_whose_messages_take_long_has_the_larger_fixed_cost() -> None:
+    cost = {REQUESTER: 0.0001, 0: 0.0002, 1: 0.003}
+    pairs = [(a, b) for a in cost for b in cost if a != b]
+    network = estimate_network([(a, b, 100, cost[a] + cost[b]) for a, b in pairs], 3)
+    found = [link.fixed_s for link in (network.requester, *network.links)]
+    assert found[:3] == pytest.approx(list(cost.values()), rel=1e-3)
+    assert found[3] == pytest.approx(sum(cost.values()) / 3, rel=1e-3), "nothing was seen of it"
