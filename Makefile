@@ -28,7 +28,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PY) -m pip install --quiet --no-compile --disable-pip-version-check --progress-bar off \
 	  -c constraints.txt -e '.[$(ENGINE),planner,launch,demo,dev]'
 	@echo 'compiling the planner (most of a minute)'
-	@$(PY) -m policies.precompile
+	@$(PY) -m distredge.control.precompile
 	@touch $@
 
 demo: $(STAMP) ## detect text on a scanned page over three unequal local peers; pictures into demo-output/

@@ -1,4 +1,4 @@
-"""`python -m policies.precompile`: compiles the simulator and the search ahead of the first plan.
+"""`python -m distredge.control.precompile`: compiles the simulator and the search ahead of the first plan.
 
 Both are compiled at their first use otherwise, once per machine and version, which takes most of a minute.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from distredge.cluster.load import cluster_times, load_cluster
-from distredge.cluster.network import Network
+from distredge.cluster.load import load_cluster
+from distredge.control.problem import planning_problem
 from distredge.graph import zoo
 from distredge.graph.importer import load_model
-from distredge.plan.policy import Device, PlanningProblem, find_strategy
+from distredge.plan.policy import find_strategy
 
 
 def main() -> None:
@@ -21,9 +21,7 @@ def main() -> None:
         path = Path(folder) / "model.onnx"
         zoo.write(zoo.get("squeezenet").build(None, 0), str(path))
         graph = load_model(path).graph
-    cluster = load_cluster("DA-NA")
-    devices = tuple(Device(times.device, times) for times in cluster_times(cluster, graph))
-    find_strategy(PlanningProblem(graph, devices, Network.of(cluster), budget_s=0.5))
+    find_strategy(planning_problem(graph, load_cluster("DA-NA"), budget_s=0.5))
 
 
 if __name__ == "__main__":
