@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 
 from distredge.commands.options import non_negative, positive
 
+OPEN_FILES = 4096
+
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
@@ -63,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         # A terminal's Ctrl-C reaches the parent too, which ends this process in its own time.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _exit)
+    _limit_open_files()
     # While a plan is prepared in one thread, the others must not wait 5 ms for each of their turns.
     sys.setswitchinterval(5e-4)
     from distredge.errors import KeysError
@@ -102,6 +105,15 @@ def run(args: argparse.Namespace) -> int:
     finally:
         peer.close()
     return 0
+
+
+def _limit_open_files() -> None:
+    """Room for many connections, but not for as many as a flood can make: each costs memory."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _exit(signum: int, frame: object) -> NoReturn:

@@ -28,6 +28,10 @@ from distredge.protocol.messages import BlobChunk, BlobReady, Buffer, Failure, M
 CHUNK_BYTES = 4 * 1024 * 1024
 WINDOW_BYTES = 8 * CHUNK_BYTES
 BLOB_LIMIT = 64 * 1024**3
+INCOMING_LIMIT = 8
+"""Blobs on their way from one session; honest ones send two."""
+SPARE_BYTES = 256 * 1024 * 1024
+"""Of the disk: left free, since others write to it too."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -100,9 +104,13 @@ class BlobStore:
             if session not in incoming.sessions:
                 incoming.sessions.append(session)
             return []
+        if sum(session in each.sessions for each in self._incoming.values()) >= INCOMING_LIMIT:
+            raise ProtocolError("too many blobs were offered at once")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(self.folder).free < offer.total_bytes:
+            promised = sum(each.total_bytes - each.size for each in self._incoming.values())
+            free = shutil.disk_usage(self.folder).free - promised - SPARE_BYTES
+            if free < offer.total_bytes:
                 raise OSError(f"no room for {offer.total_bytes} bytes")
             incoming = _Incoming(self.path(offer.sha256), offer.total_bytes, session)
         except OSError as error:

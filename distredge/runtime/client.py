@@ -50,7 +50,6 @@ from distredge.protocol.messages import (
     UsePlan,
     Welcome,
     encode,
-    unpack,
 )
 from distredge.runtime.blobs import BlobSource
 from distredge.runtime.clock import Clocks
@@ -59,7 +58,7 @@ from distredge.runtime.engine import Array, from_payload, to_payload
 from distredge.runtime.keys import KeyPair
 from distredge.runtime.link import Link
 from distredge.runtime.supply import BlobSupply
-from distredge.runtime.trace import FrameTimes, PeerEvents, TraceEvent
+from distredge.runtime.trace import FrameTimes, PeerEvents, TraceEvent, read_events
 from distredge.runtime.transport import MESSAGE_LIMIT, RowsFields, is_readable, receive, rows_header
 
 TICK_S = 0.1
@@ -378,7 +377,7 @@ class Client:
                     self._progress_s = link.heard_s
                     self._deployments[epoch].ready.add(device)
             case Trace() if payload is not None:
-                self._traces[at] = [TraceEvent(*event) for event in unpack(payload)]
+                self._traces[at] = read_events(payload)
             case Failure(session, _, text) if session == self.session:
                 self._fail(PeerError(f"peer {link.name} {text}", peer=link.name), settle=True)
 

@@ -30,6 +30,11 @@ class WorkThread(Generic[Job]):
         self._thread.start()
 
     @property
+    def unfinished(self) -> int:
+        """Jobs that are being done or wait."""
+        return self._unfinished
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing is being done or waits."""
         return self._unfinished == 0

@@ -228,7 +228,10 @@ def _from_shaped(payload: Buffer, info: TensorInfo) -> Array:
     if not isinstance(data, list if strings else bytes):
         raise ProtocolError(f"a tensor of dtype {info.dtype} came as {type(data).__name__}")
     fixed = replace(info, shape=tuple(shape), dynamic=False)
-    return from_payload(msgpack.packb(data) if strings else data, fixed, ALL)
+    try:
+        return from_payload(msgpack.packb(data) if strings else data, fixed, ALL)
+    except ValueError:  # too many axes, or sizes whose product numpy cannot count
+        raise ProtocolError("a tensor came with a shape that no array can have") from None
 
 
 def to_payload(array: Array) -> Buffer:
@@ -249,7 +252,7 @@ def from_payload(payload: Buffer, info: TensorInfo, rows: Rows) -> Array:
     shape = info.part_shape(rows)
     if info.dtype == "object":
         items = unpack(payload)
-        if not isinstance(items, list) or len(items) != prod(shape):
+        if not isinstance(items, list) or len(items) != prod(shape) or any(type(i) is not str for i in items):
             raise ProtocolError(f"{prod(shape)} strings were expected")
         array = np.empty(len(items), object)
         array[:] = items

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from math import inf
 
-from distredge.errors import ProtocolError
+from distredge.errors import ProtocolError, StrategyError
 from distredge.plan.execution import REQUESTER, ExecutionPlan
 from distredge.protocol.events import (
     ForgetFrame,
@@ -22,12 +22,12 @@ from distredge.protocol.events import (
 from distredge.protocol.messages import Buffer
 from distredge.protocol.provider import ProviderState
 from distredge.runtime.compute import DutyCycle
-from distredge.runtime.engine import Engine, FrameStore, PartSessions, from_payload
+from distredge.runtime.engine import Engine, FrameStore, PartSessions, from_payload, numpy_dtype
 from distredge.runtime.trace import TraceEvent
-from distredge.runtime.transport import RowsFields
+from distredge.runtime.transport import RowsFields, size_of
 
-EARLY_BYTES = 256 * 1024 * 1024
-"""Rows kept for a plan that is still being prepared."""
+LOOSE_BYTES = 16 * 1024 * 1024
+"""Of a payload whose size no plan foretells: strings, and tensors whose shape depends on the data."""
 
 QUICK_S = 300e-6
 """A part that takes less is run where its rows arrive: handing it to another thread costs as much."""
@@ -72,17 +72,27 @@ class HostedPlan:
         self._forget_later = -1
         self._cost_s: dict[int, float] = {}
         self._early: list[tuple[RowsFields, Buffer]] = []
-        self._early_bytes = 0
+        self.kept_bytes = 0
+        """Rows kept for frames that are under way, and what their tasks make."""
+        self._kept: dict[int, int] = {}
+        self._made_bytes = 0
         self._routes: dict[int, tuple[int, tuple[int, str, int, int, int]]] = {}
 
     # ------------------------------------------------------------------ preparing
 
-    def build(self, plan: ExecutionPlan, sessions: PartSessions) -> None:
+    def build(self, plan: ExecutionPlan, sessions: PartSessions, limit_bytes: int) -> None:
         """Builds and warms everything that the first frame needs.
 
+        Args:
+            plan: valid.
+            sessions: of the plan's graph.
+            limit_bytes: of a frame's rows and results on this peer.
+
         Raises:
+            StrategyError: a frame is larger, or the plan names a type that there is not.
             ModelError: onnxruntime refuses a part.
         """
+        self._made_bytes = self._measure(plan, limit_bytes)
         self.plan = plan
         self.store = FrameStore(plan)
         self._engine = Engine(plan, self.device, sessions, self.store)
@@ -93,6 +103,22 @@ class HostedPlan:
             if t.source == self.device:
                 self._routes[t.id] = t.target, (t.id, t.tensor, t.rows.start, t.rows.stop, self.device)
         self.is_built = True
+
+    def _measure(self, plan: ExecutionPlan, limit_bytes: int) -> int:
+        """Bytes that a frame's tasks make here. Checked before any is allocated."""
+        for info in plan.tensors.values():
+            numpy_dtype(info.dtype)
+        own = [task for task in plan.tasks if task.device == self.device]
+        read = [sum(plan.row_bytes(item.tensor) * item.rows.size for item in task.inputs) for task in own]
+        made = sum(plan.row_bytes(out.tensor) * out.rows.size for task in own for out in task.outputs)
+        came = sum(plan.transfer_bytes(t) for t in plan.transfers if t.target == self.device)
+        needed = max(made + came, *read, 0)
+        if needed > limit_bytes:
+            raise StrategyError(
+                f"a frame takes {needed / 1e6:.0f} MB here, and {limit_bytes / 1e6:.0f} MB are the limit; "
+                "use more peers"
+            )
+        return made
 
     @property
     def parts(self) -> set[str]:
@@ -105,19 +131,14 @@ class HostedPlan:
         return {target for target, _ in self._routes.values() if target != REQUESTER}
 
     def keep_early(self, fields: RowsFields, payload: Buffer) -> None:
-        """Keeps rows until the plan is ready.
-
-        Raises:
-            ProtocolError: there are too many.
-        """
-        self._early_bytes += memoryview(payload).nbytes
-        if self._early_bytes > EARLY_BYTES:
-            raise ProtocolError("too many rows came before their plan was ready")
+        """Keeps rows until the plan is ready."""
+        self.kept_bytes += size_of(payload)
         self._early.append((fields, payload))
 
     def take_early(self) -> list[tuple[RowsFields, Buffer]]:
         """What was kept; the plan is ready now."""
-        early, self._early, self._early_bytes = self._early, [], 0
+        early, self._early = self._early, []
+        self.kept_bytes -= sum(size_of(payload) for _, payload in early)
         return early
 
     # ------------------------------------------------------------------ running
@@ -138,14 +159,30 @@ class HostedPlan:
             sender,
         ):
             raise ProtocolError("rows came that are no transfer of the plan")
-        array = from_payload(payload, self.plan.tensors[tensor], transfer.rows)
+        info, size = self.plan.tensors[tensor], size_of(payload)
+        if (info.dynamic or info.dtype == "object") and size > LOOSE_BYTES:
+            raise ProtocolError("strings, or a tensor of any shape, are over the limit")
+        array = from_payload(payload, info, transfer.rows)
         with self._lock:
             instructions = self._state.handle(RowsArrived(frame, number))
             if not instructions or type(instructions[0]) is not RejectRows:
                 self.store.put_transfer(frame, number, array)
+                self._keep(frame, size)
                 self._note_running(instructions)
         self.trace.append(TraceEvent("receive", frame, number, now, now, array.nbytes))
         return instructions
+
+    def _keep(self, frame: int, size: int) -> None:
+        if frame not in self._kept:
+            self._kept[frame] = 0
+            size += self._made_bytes
+        self._kept[frame] += size
+        self.kept_bytes += size
+
+    def forget(self, frame: int) -> None:
+        """Frees everything of a frame."""
+        self.store.forget(frame)
+        self.kept_bytes -= self._kept.pop(frame, 0)
 
     def is_quick(self, task: int) -> bool:
         """Whether a part is over before another thread would have begun."""

@@ -11,11 +11,13 @@ import zmq
 
 from distredge.protocol.messages import Buffer, Message, encode
 from distredge.runtime.keys import KeyPair
-from distredge.runtime.transport import connect_dealer, is_readable, send
+from distredge.runtime.transport import connect_dealer, is_readable, send, size_of
 
 _REFUSED = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 _FAILED = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL) | _REFUSED
 _EVENT = struct.Struct("=H")
+WAITING_BYTES = 256 * 1024 * 1024
+"""Payloads that a peer keeps for somebody who does not take them."""
 FAREWELL_MS = 200
 """How long closing waits for last messages to leave."""
 
@@ -53,6 +55,7 @@ class Link:
         self.is_encrypted = bool(peer_key)
         self._monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | _FAILED)
         self._waiting: deque[tuple[bytes, Buffer | None]] = deque()
+        self.waiting_bytes = 0
 
     def send(self, header: bytes, payload: Buffer | None = None, *, copy: bool = False) -> None:
         """Sends now, or as soon as the connection's queue has room."""
@@ -62,6 +65,7 @@ class Link:
                 return
             except zmq.Again:
                 pass
+        self.waiting_bytes += size_of(payload)
         self._waiting.append((header, bytes(payload) if copy and payload is not None else payload))
 
     def send_message(self, message: Message, payload: Buffer | None = None) -> None:
@@ -77,6 +81,7 @@ class Link:
             except zmq.Again:
                 return True
             self._waiting.popleft()
+            self.waiting_bytes -= size_of(payload)
         return False
 
     @property

@@ -36,7 +36,7 @@ from distredge.protocol.messages import (
     Welcome,
     encode,
 )
-from distredge.runtime.blobs import BlobStore, Replies
+from distredge.runtime.blobs import CHUNK_BYTES, BlobStore, Replies
 from distredge.runtime.compute import DutyCycle
 from distredge.runtime.guard import Guard
 from distredge.runtime.lifeline import Lifeline
@@ -51,6 +51,8 @@ PROBE_S = 1.0
 LEASE_S = 30.0
 """A requester that says nothing for so long has no session any more."""
 TENANT_LIMIT, REMEMBERED_SESSIONS = 64, 1024
+REASONS_LIMIT = 200
+"""Kinds of rejected messages that are counted one by one."""
 BATCH = 64
 """Messages taken off the socket before others get their turn."""
 
@@ -175,6 +177,7 @@ class Peer:
 
     def close(self) -> None:
         """Ends threads, closes sockets and files."""
+        _LOG.info("%s: rejected: %s", self.name, dict(self.rejected) or "nothing")
         self._plans.close()
         for tenant in self._tenants.values():
             tenant.close()
@@ -223,8 +226,10 @@ class Peer:
             _LOG.exception("%s", self.name)
 
     def reject(self, reason: str) -> None:
-        """Counts a message that nobody asked for."""
-        self.rejected[reason] += 1
+        """Counts a message that was not taken."""
+        # Some reasons quote what came: they must not become a way to fill memory.
+        known = reason in self.rejected or len(self.rejected) < REASONS_LIMIT
+        self.rejected[reason if known else "others"] += 1
         _LOG.debug("%s: rejected: %s", self.name, reason)
 
     def post(self, action: Callable[[], None]) -> None:
@@ -295,7 +300,7 @@ class Peer:
         if hosted.is_ready and not hosted.is_over:
             self._plans.take_rows(hosted, fields, payload)
         elif not hosted.is_over:
-            hosted.keep_early(fields, payload)
+            self._plans.keep_early(hosted, fields, payload)
 
     def _welcome(self, session: int) -> Welcome:
         return Welcome(session, self.name, __version__, time.monotonic())
@@ -311,13 +316,13 @@ class Peer:
 
     def _on_offer_blob(self, sender: bytes, message: OfferBlob, payload: Buffer | None) -> None:
         tenant = self._tenant(message.session, sender, make=True)
-        self._store(partial(self._blobs.offer, tenant.session, message))
+        self._store(tenant, partial(self._blobs.offer, tenant.session, message))
 
     def _on_blob_chunk(self, sender: bytes, message: BlobChunk, payload: Buffer | None) -> None:
         tenant = self._tenant(message.session, sender)
-        if payload is None:
-            raise ProtocolError("a chunk without a payload")
-        self._store(partial(self._blobs.chunk, tenant.session, message, payload))
+        if payload is None or not 0 < len(payload) <= CHUNK_BYTES:
+            raise ProtocolError("a chunk without a payload, or with too large a one")
+        self._store(tenant, partial(self._blobs.chunk, tenant.session, message, payload), len(payload))
 
     def _on_use_plan(self, sender: bytes, message: UsePlan, payload: Buffer | None) -> None:
         self._plans.use(self._tenant(message.session, sender, make=True), message, payload)
@@ -362,11 +367,11 @@ class Peer:
         if self._tenants.pop(tenant.session, None) is None:
             return
         self._plans.forget(tenant)
-        self._store(partial(self._blobs.leave, tenant.session))
+        self._plans.preparing.submit(partial(self._store_now, partial(self._blobs.leave, tenant.session)))
 
-    def _store(self, action: Callable[[], Replies]) -> None:
-        """Something with files: in the preparing thread."""
-        self._plans.preparing.submit(partial(self._store_now, action))
+    def _store(self, tenant: Tenant, action: Callable[[], Replies], size: int = 0) -> None:
+        """Something with files: in the preparing thread. Raises as `PlanHost.prepare`."""
+        self._plans.prepare(tenant, partial(self._store_now, action), size)
 
     def _store_now(self, action: Callable[[], Replies]) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,12 +15,12 @@ from typing import Any, Protocol
 import zmq
 
 from distredge import __version__
-from distredge.errors import DistrEdgeError, KeysError, ProtocolError
+from distredge.errors import DistrEdgeError, KeysError, PeerError, ProtocolError
 from distredge.plan.execution import REQUESTER, ExecutionPlan
 from distredge.plan.serde import from_plain
 from distredge.protocol.events import ForgetFrame, Instruction, RejectRows, RunPart, SendRows
 from distredge.protocol.messages import (
-    HEADER_LIMIT,
+    PLAN_LIMIT,
     Buffer,
     Failure,
     Message,
@@ -33,7 +34,7 @@ from distredge.runtime.compute import DutyCycle, WorkThread
 from distredge.runtime.engine import PartSessions, to_payload
 from distredge.runtime.guard import Guard
 from distredge.runtime.hosted import HostedPlan
-from distredge.runtime.link import Link
+from distredge.runtime.link import WAITING_BYTES, Link
 from distredge.runtime.tenant import Tenant
 from distredge.runtime.trace import TraceEvent
 from distredge.runtime.transport import (
@@ -42,14 +43,20 @@ from distredge.runtime.transport import (
     is_readable,
     receive,
     rows_header,
+    size_of,
     tcp_address,
 )
 
 _LOG = logging.getLogger(__name__)
 
+PREPARE_BYTES, PREPARE_JOBS = 128 * 1024 * 1024, 4096
+"""Of one session, and of all: what may wait for the preparing thread. Honest requesters send two blobs at
+once, a window of each."""
+KEPT_SHARE = 0.5
+"""Of the machine's memory: rows kept for frames under way, at most; half of that for one session."""
 NEIGHBOUR_S = 5.0
 """How long a peer waits for its neighbours to answer before it says that they do not."""
-PLAN_LIMIT = 64
+PLANS_LIMIT = 64
 
 
 class Mailroom(Protocol):
@@ -124,6 +131,8 @@ class PlanHost:
         self._tenants, self._blobs, self._duty = tenants, blobs, duty
         self._threads, self._execution_providers = threads, tuple(execution_providers)
         self._sessions: dict[str, PartSessions] = {}
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        self._kept_bytes, self._kept_limit = 0, int(memory * KEPT_SHARE)
         self._connecting: list[_Connecting] = []
         self._watched: set[Link] = set()
         self._compute: WorkThread[tuple[HostedPlan, RunPart]] = WorkThread("compute", self._compute_part)
@@ -144,9 +153,9 @@ class PlanHost:
         """
         if message.epoch in tenant.plans or message.epoch in tenant.retired:
             raise ProtocolError("an epoch was announced twice")
-        if payload is None or len(payload) > HEADER_LIMIT:
+        if payload is None or len(payload) > PLAN_LIMIT:
             raise ProtocolError("a plan's size is not acceptable")
-        if len(tenant.plans) >= PLAN_LIMIT:
+        if len(tenant.plans) >= PLANS_LIMIT:
             raise ProtocolError("too many plans")
         # They come from the network, and ZeroMQ has more kinds of addresses than a peer may use.
         addresses = [tcp_address(address) for address in message.addresses]
@@ -155,17 +164,36 @@ class PlanHost:
         hosted = HostedPlan(
             message.session, message.epoch, message.device, addresses, message.keys, tenant.trace, self._duty
         )
+        self.prepare(tenant, partial(self._build, tenant, hosted, payload), len(payload))
         tenant.plans[message.epoch] = hosted
-        self.preparing.submit(partial(self._build, tenant, hosted, payload))
+
+    def prepare(self, tenant: Tenant, job: Callable[[], None], size: int = 0) -> None:
+        """Lets the preparing thread do something for a session, which has sent `size` bytes for it.
+
+        Raises:
+            ProtocolError: too much waits for that already.
+        """
+        if tenant.queued_bytes + size > PREPARE_BYTES or self.preparing.unfinished >= PREPARE_JOBS:
+            raise ProtocolError("more was sent than can be prepared")
+        tenant.queued_bytes += size
+        self.preparing.submit(partial(self._prepare_now, tenant, job, size))
+
+    def _prepare_now(self, tenant: Tenant, job: Callable[[], None], size: int) -> None:
+        try:
+            job()
+        finally:
+            self._mail.post(partial(tenant.prepared, size))
 
     def _build(self, tenant: Tenant, hosted: HostedPlan, payload: Buffer) -> None:
         """In the preparing thread: from a plan's bytes to warm sessions."""
+        if hosted.is_over:
+            return
         try:
             plan = from_plain(ExecutionPlan, unpack(payload))
             plan.validate()
             if not 0 <= hosted.device < len(plan.devices) == len(hosted.addresses):
                 raise ProtocolError("the plan does not fit its devices")
-            hosted.build(plan, self._part_sessions(plan))
+            hosted.build(plan, self._part_sessions(plan), self._kept_limit // 2)
         except DistrEdgeError as error:
             self._mail.post(partial(self._fail_plan, tenant, hosted, f"cannot use the plan: {error}"))
         except Exception as error:
@@ -259,7 +287,10 @@ class PlanHost:
     def _ready(self, tenant: Tenant, hosted: HostedPlan) -> None:
         hosted.is_ready = True
         self._mail.tell(tenant, PlanReady(hosted.session, hosted.epoch, hosted.device))
-        for fields, payload in hosted.take_early():
+        kept = hosted.kept_bytes
+        early = hosted.take_early()
+        self._kept_bytes += hosted.kept_bytes - kept
+        for fields, payload in early:
             self._mail.guarded(partial(self.take_rows, hosted, fields, payload))
 
     # ------------------------------------------------------------------ ending
@@ -274,13 +305,15 @@ class PlanHost:
         if hosted is None:
             raise ProtocolError("there is no such plan")
         tenant.retired.add(epoch)
-        hosted.is_over = True
+        self._let_go(hosted)
         self.preparing.submit(self._free_sessions)
 
     def forget(self, tenant: Tenant) -> None:
         """Forgets all plans of a session, and its connections."""
         for link in tenant.links.values():
             self._unwatch(link)
+        for hosted in tenant.plans.values():
+            self._let_go(hosted)
         tenant.close()
         self._connecting = [waiting for waiting in self._connecting if waiting.tenant is not tenant]
         self.preparing.submit(self._free_sessions)
@@ -311,8 +344,40 @@ class PlanHost:
     # ------------------------------------------------------------------ running
 
     def take_rows(self, hosted: HostedPlan, fields: RowsFields, payload: Buffer) -> None:
-        """Rows of a plan that is ready."""
-        self._perform(hosted, hosted.rows_arrived(fields, payload))
+        """Rows of a plan that is ready.
+
+        Raises:
+            ProtocolError: they are not what the plan says, or too many are kept already.
+        """
+        self._admit(hosted, payload)
+        kept = hosted.kept_bytes
+        instructions = hosted.rows_arrived(fields, payload)
+        self._kept_bytes += hosted.kept_bytes - kept
+        self._perform(hosted, instructions)
+
+    def keep_early(self, hosted: HostedPlan, fields: RowsFields, payload: Buffer) -> None:
+        """Rows of a plan that is being prepared. Raises as `take_rows`."""
+        self._admit(hosted, payload)
+        hosted.keep_early(fields, payload)
+        self._kept_bytes += size_of(payload)
+
+    def _admit(self, hosted: HostedPlan, payload: Buffer) -> None:
+        size = size_of(payload)
+        if self._kept_bytes + size <= self._kept_limit // 2:
+            return
+        plans = self._tenants[hosted.session].plans.values()
+        of_session = sum(plan.kept_bytes for plan in plans)
+        if of_session + size > self._kept_limit // 2 or self._kept_bytes + size > self._kept_limit:
+            text = (
+                f"keeps {of_session / 1e6:.0f} MB of rows already, which is the limit; fewer frames at once"
+            )
+            self._fail_running(hosted, text)
+            raise ProtocolError("too many rows are kept")
+
+    def _let_go(self, hosted: HostedPlan) -> None:
+        """Nothing is kept for this plan any more."""
+        hosted.is_over = True
+        self._kept_bytes -= hosted.kept_bytes
 
     def drop_frame(self, hosted: HostedPlan, frame: int) -> None:
         """A frame is given up."""
@@ -344,7 +409,9 @@ class PlanHost:
                         else:
                             self._compute.submit((hosted, instruction))
                     case ForgetFrame(frame):
-                        hosted.store.forget(frame)
+                        kept = hosted.kept_bytes
+                        hosted.forget(frame)
+                        self._kept_bytes += hosted.kept_bytes - kept
                     case RejectRows(_, _, reason):
                         self._mail.reject(reason)
             instructions = following
@@ -385,5 +452,8 @@ class PlanHost:
         if target == REQUESTER:
             self._mail.send(tenant, header, to_payload(array))
         else:
-            tenant.links[hosted.addresses[target]].send(header, to_payload(array))
+            link = tenant.links[hosted.addresses[target]]
+            link.send(header, to_payload(array))
+            if link.waiting_bytes > WAITING_BYTES:
+                raise PeerError(f"{link.name} does not take its rows", peer=link.name)
         hosted.trace.append(TraceEvent("send", frame, transfer, start, time.monotonic(), array.nbytes))

@@ -12,9 +12,9 @@ from distredge import __version__
 from distredge.protocol.messages import Buffer, Hello
 from distredge.runtime.hosted import HostedPlan
 from distredge.runtime.keys import KeyPair
-from distredge.runtime.link import Link
+from distredge.runtime.link import WAITING_BYTES, Link
 from distredge.runtime.trace import TraceEvent
-from distredge.runtime.transport import send
+from distredge.runtime.transport import send, size_of
 
 TRACE_LIMIT = 10_000
 """Measured events kept for a requester that never asks for them."""
@@ -35,8 +35,15 @@ class Tenant:
         self.plans: dict[int, HostedPlan] = {}
         self.retired: set[int] = set()
         self.links: dict[str, Link] = {}
+        self.queued_bytes = 0
+        """Of blobs and plans that the preparing thread has not come to yet."""
         self.trace: deque[TraceEvent] = deque(maxlen=TRACE_LIMIT)
         self._waiting: deque[tuple[bytes, Buffer | None]] = deque()
+        self._waiting_bytes = 0
+
+    def prepared(self, size: int) -> None:
+        """The preparing thread has come to so many bytes."""
+        self.queued_bytes -= size
 
     @property
     def is_waiting(self) -> bool:
@@ -47,7 +54,7 @@ class Tenant:
         """To the requester: now, or as soon as the connection's queue has room.
 
         Raises:
-            zmq.ZMQError: EHOSTUNREACH: the requester has gone.
+            zmq.ZMQError: EHOSTUNREACH: the requester has gone; EAGAIN: it takes nothing, and too much waits.
         """
         if not self._waiting:
             try:
@@ -55,6 +62,9 @@ class Tenant:
                 return
             except zmq.Again:
                 pass
+        self._waiting_bytes += size_of(payload)
+        if self._waiting_bytes > WAITING_BYTES:
+            raise zmq.Again
         self._waiting.append((header, payload))
 
     def flush(self, router: zmq.Socket[bytes]) -> None:
@@ -66,6 +76,7 @@ class Tenant:
             except zmq.Again:
                 break
             self._waiting.popleft()
+            self._waiting_bytes -= size_of(payload)
         for link in self.links.values():
             link.flush()
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from distredge.plan.execution import REQUESTER, ExecutionPlan
+from distredge.plan.serde import from_plain
+from distredge.protocol.messages import Buffer, unpack
 
 
 class TraceEvent(NamedTuple):
@@ -21,6 +23,15 @@ class TraceEvent(NamedTuple):
     start_s: float
     end_s: float
     bytes: int
+
+
+def read_events(payload: Buffer) -> list[TraceEvent]:
+    """The events in the payload of a Trace message.
+
+    Raises:
+        ProtocolError: there are none.
+    """
+    return [from_plain(TraceEvent, event) for event in from_plain(list, unpack(payload))]
 
 
 class FrameTimes(NamedTuple):

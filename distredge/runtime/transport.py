@@ -32,7 +32,10 @@ HEARTBEAT_MS = 1000
 SILENCE_MS = 3000
 """A connection on which nothing comes for so long is cut by ZeroMQ's own threads, whatever Python does."""
 
-QUEUE_LIMIT = 2000
+HANDSHAKE_MS = 5000
+"""A connection that is not made in so long is cut: until then, strangers cost memory."""
+
+QUEUE_LIMIT = 256
 """Messages queued on one connection; more wait with the sender."""
 
 SMALL_BYTES = 16 * 1024
@@ -138,6 +141,7 @@ def _socket(context: zmq.Context[Any], kind: int, address: str) -> zmq.Socket[by
     socket.set(zmq.MAXMSGSIZE, MESSAGE_LIMIT)
     socket.set(zmq.SNDHWM, QUEUE_LIMIT)
     socket.set(zmq.RCVHWM, QUEUE_LIMIT)
+    socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
     socket.set(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
     socket.set(zmq.HEARTBEAT_TTL, SILENCE_MS)
@@ -187,7 +191,7 @@ def decode_header(header: Buffer) -> RowsFields | Message:
         ProtocolError: as there.
     """
     if len(header) > HEADER_LIMIT or len(header) < 2:
-        raise ProtocolError(f"{len(header)} bytes are no header")
+        raise ProtocolError("a header is too short or too long")
     plain = unpack(header)
     if type(plain) is list and len(plain) == 11 and plain[0] == VERSION and plain[1] == _ROWS:
         fields = plain[2:]
@@ -232,6 +236,11 @@ def send(
     else:
         socket.send(header, _MORE)
         socket.send(payload, _NOBLOCK, copy=copy)
+
+
+def size_of(payload: Buffer | None) -> int:
+    """Bytes of a payload, whatever its shape."""
+    return 0 if payload is None else memoryview(payload).nbytes
 
 
 def rows_header(*fields: int | float | str) -> bytes:

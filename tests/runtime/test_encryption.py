@@ -27,6 +27,7 @@ from distredge.runtime.peer import Peer, PeerSettings
 from distredge.runtime.session import InferenceSession
 from distredge.runtime.transport import connect_dealer
 from tests.models import chain
+from tests.runtime.conftest import wait_until
 
 IMAGE = np.random.default_rng(0).standard_normal((1, 3, 16, 6)).astype("float32")
 
@@ -190,6 +191,23 @@ def test_a_link_with_a_foreign_key_knows_it(
         assert link.is_refused
         assert not link.socket.poll(100)
         link.close()
+
+
+def test_many_strangers_fill_neither_log_nor_sockets(town: Town, caplog: pytest.LogCaptureFixture) -> None:
+    with town.peer("a") as peer, zmq.Context() as context:
+        key = read_public(town.home("a") / "peer.key")
+        stranger, files = read_pair(town.home("stranger")), len(list(Path("/proc/self/fd").iterdir()))
+        sockets = [connect_dealer(context, town.addresses["a"], stranger, key) for _ in range(40)]
+        sockets += [connect_dealer(context, town.addresses["a"]) for _ in range(40)]
+        assert peer._guard is not None
+        wait_until(lambda: peer._guard.refused >= 80)
+        with town.session() as session:
+            session.run(None, {"x0": IMAGE})
+        assert not any(socket.poll(0) for socket in sockets)
+        for socket in sockets:
+            socket.close(0)
+        assert len([line for line in caplog.text.splitlines() if "refused" in line]) < 10
+    assert len(list(Path("/proc/self/fd").iterdir())) <= files
 
 
 # ---------------------------------------------------------------------- key files

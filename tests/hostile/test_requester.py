@@ -1,0 +1,115 @@
+"""A requester whose peer sends rubbish: it may be told so in one line, and nothing else may go wrong."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zmq
+
+from distredge.errors import DistrEdgeError
+from distredge.runtime.launcher import LocalPeers
+from distredge.runtime.session import InferenceSession
+from distredge.runtime.transport import bind_router, connect_dealer
+from tests.hostile.mutate import Mutator
+from tests.hostile.samples import headers
+from tests.models import chain
+from tests.runtime.test_peer import IMAGE
+
+SECONDS = float(os.environ.get("HOSTILE_SECONDS", "3"))
+SEED = int(os.environ.get("HOSTILE_SEED", "1"))
+
+pytestmark = pytest.mark.timeout(300 + 4 * SECONDS)
+
+
+class Meddler:
+    """Stands between requesters and a peer, and sends requesters mutants in front of what the peer says."""
+
+    def __init__(self, peer: str, seed: int) -> None:
+        self._peer, self._rng = peer, random.Random(seed)
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._front, self.address = bind_router(self._context, "tcp://127.0.0.1:0")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="meddler")
+        self.sent = 0
+        self.share = 0.5
+
+    def __enter__(self) -> Meddler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._context.destroy(linger=0)
+
+    def _serve(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._front, zmq.POLLIN)
+        behind: dict[bytes, zmq.Socket[bytes]] = {}
+        while not self._stop.is_set():
+            for socket, _ in poller.poll(20):
+                if socket is self._front:
+                    who, *parts = self._front.recv_multipart()
+                    if who not in behind:
+                        behind[who] = connect_dealer(self._context, self._peer)
+                        poller.register(behind[who], zmq.POLLIN)
+                    behind[who].send_multipart(parts)
+                    continue
+                (who,) = [each for each, known in behind.items() if known is socket]
+                parts = socket.recv_multipart()
+                while self._rng.random() < self.share:
+                    self._tell(who, self._mutant(parts))
+                    self.sent += 1
+                self._tell(who, parts)
+        for socket in behind.values():
+            socket.close(0)
+
+    def _mutant(self, parts: list[bytes]) -> list[bytes]:
+        mutator = Mutator(self._rng)
+        header = self._rng.choice([parts[0], parts[0], *headers(self._rng.getrandbits(62))])
+        payloads = [self._rng.choice((*parts[1:], b"", b"\x93\x01\x02\x03", self._rng.randbytes(50)))]
+        return [mutator.mutate(header), *payloads[: self._rng.randint(0, 1)]]
+
+    def _tell(self, who: bytes, parts: list[bytes]) -> None:
+        with suppress(zmq.ZMQError):  # it may have gone
+            self._front.send_multipart([who, *parts])
+
+
+def test_a_requester_among_mutants(cache: Path, tmp_path: Path) -> None:
+    with LocalPeers(1, cache_dir=cache) as peers:
+        (peer,) = peers.wait_ready()
+        with Meddler(peer.address, SEED) as meddler:
+            hosts = tmp_path / "hosts.ini"
+            hosts.write_text(f"[provider:a]\naddress = {meddler.address.removeprefix('tcp://')}\n")
+            ends: dict[str, int] = {}
+            end_s = time.monotonic() + SECONDS
+            while time.monotonic() < end_s or meddler.sent < 100:
+                # sometimes gentle, so that something comes to its end
+                meddler.share = meddler._rng.choice((0.02, 0.2, 0.5))
+                end = use(hosts, cache)
+                ends[end] = ends.get(end, 0) + 1
+            print(f"{meddler.sent} mutants: {ends}")
+            assert ends.get("answered", 0) > 0
+            assert "several lines" not in ends
+        assert peers.find_dead() is None
+
+
+def use(hosts: Path, cache: Path) -> str:
+    """Some frames and a trace; how it ended. Anything but a DistrEdgeError goes through."""
+    try:
+        settings: dict[str, Any] = {"policy": "equal", "cache_dir": cache, "timeout_s": 1.0}
+        with InferenceSession(chain(), hosts=hosts, **settings) as session:
+            for answer in session.stream([IMAGE] * 5):
+                assert all(isinstance(array, np.ndarray) for array in answer)
+            session.trace()
+        return "answered"
+    except DistrEdgeError as error:
+        return "several lines" if "\n" in str(error) else type(error).__name__
