@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from distredge import __version__, commands
 from distredge.errors import DistrEdgeError
@@ -20,8 +21,15 @@ from distredge.errors import DistrEdgeError
 INTERRUPTED = 128 + signal.SIGINT
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse, but an error is one line, as everywhere else."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="distredge",
         description="Run one CNN on several unequal devices by splitting the rows of its feature maps.",
     )

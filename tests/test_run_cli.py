@@ -198,11 +198,13 @@ def test_an_input_file_that_is_none(model: str, tmp_path: Path, capsys: pytest.C
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "text.npy").write_text("no array")
+    (tmp_path / "text.npz").write_text("no arrays")
     for name, message in {
         "missing.npy": "there is no such file",
         "names.npz": "the model has no input 'y'",
-        "objects.npy": "cannot be read",
-        "text.npy": "cannot be read",
+        "objects.npy": "is damaged, or holds something else",
+        "text.npy": "is damaged",
+        "text.npz": "is damaged",
         "text.png": "cannot be read as a picture",
     }.items():
         assert main(["run", model, "--input", str(tmp_path / name)]) == 2

@@ -58,10 +58,12 @@ def run(args: argparse.Namespace) -> int:
     from distredge.commands.options import named_input_shapes, parse_input_shapes
     from distredge.graph.importer import load_model, model_inputs
     from distredge.runtime.feeds import check_feed
-    from distredge.runtime.inputs import read_arrays, read_picture, write_outputs
+    from distredge.runtime.inputs import check_output, read_arrays, read_picture, write_outputs
     from distredge.runtime.reference import random_feed
     from distredge.runtime.session import InferenceSession
 
+    if args.output:
+        check_output(args.output)
     infos = model_inputs(args.model)
     names = tuple(info.name for info in infos)
     shapes = named_input_shapes(parse_input_shapes(args.input_shape), names)

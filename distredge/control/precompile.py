@@ -12,7 +12,10 @@ from distredge.cluster.load import load_cluster
 from distredge.control.problem import planning_problem
 from distredge.graph import zoo
 from distredge.graph.importer import load_model
-from distredge.plan.policy import find_strategy
+from distredge.plan.policy import get_policy
+
+EVALUATIONS = 20_000
+"""Enough for every part of the search to have its turn, however long compiling takes."""
 
 
 def main() -> None:
@@ -21,7 +24,7 @@ def main() -> None:
         path = Path(folder) / "model.onnx"
         zoo.write(zoo.get("squeezenet").build(None, 0), str(path))
         graph = load_model(path).graph
-    find_strategy(planning_problem(graph, load_cluster("DA-NA"), budget_s=0.5))
+    get_policy("auto", evaluations=EVALUATIONS).find_strategy(planning_problem(graph, load_cluster("DA-NA")))
 
 
 if __name__ == "__main__":

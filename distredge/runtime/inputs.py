@@ -29,15 +29,19 @@ def read_arrays(path: str, names: tuple[str, ...]) -> dict[str, Array] | None:
         return None
     try:
         loaded: Any = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"--input {path}: cannot be read: {error}", path=path) from None
-    if isinstance(loaded, np.ndarray):
-        if len(names) != 1:
-            text = f"the model has the inputs {', '.join(names)}; put an array for each into a .npz"
-            raise InputError(f"--input {path}: {text}", path=path)
-        return {names[0]: loaded}
-    with loaded:
-        return {name: loaded[name] for name in loaded.files}
+        if not isinstance(loaded, np.ndarray):
+            with loaded:
+                return {name: loaded[name] for name in loaded.files}
+    except OSError as error:
+        raise InputError(f"--input {path}: cannot be read: {error.strerror or error}", path=path) from None
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        # numpy's own text speaks of pickles, which nobody asked for
+        text = "is damaged, or holds something else than arrays of numbers or text"
+        raise InputError(f"--input {path}: {text}", path=path) from None
+    if len(names) != 1:
+        text = f"the model has the inputs {', '.join(names)}; put an array for each into a .npz"
+        raise InputError(f"--input {path}: {text}", path=path)
+    return {names[0]: loaded}
 
 
 def read_picture(path: str, inputs: Mapping[str, Tensor]) -> dict[str, Array]:
@@ -73,6 +77,18 @@ def read_picture(path: str, inputs: Mapping[str, Tensor]) -> dict[str, Array]:
     dtype = numpy_dtype(tensor.dtype)
     values = pixels.astype(dtype) if dtype.kind in "iu" else (pixels.astype(np.float32) / 255).astype(dtype)
     return {name: np.ascontiguousarray(np.broadcast_to(values, shape))}
+
+
+def check_output(path: str) -> None:
+    """Refuses where nothing can be written, before hours of work go into what should be.
+
+    Raises:
+        InputError: the folder is missing, or the file is none.
+    """
+    file = Path(path)
+    if file.is_dir() or not file.parent.is_dir():
+        problem = "is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+        raise InputError(f"--output {path}: cannot be written: {problem}", path=path)
 
 
 def write_outputs(path: str, names: list[str], outputs: list[Array]) -> None:
