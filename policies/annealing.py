@@ -16,6 +16,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
+FINEST = 256
+"""A bound moves by at least this part of the height: higher tensors hold several rows of a map in one."""
 MORE = 0.2
 """How likely one more change comes with a change."""
 
@@ -119,14 +121,16 @@ def anneal(
         Latency of `state` and of `best`.
     """
     d = g.devices
+    if d == 1 and len(nodes) == 0:
+        return latency_s, best_s  # there is nothing to change
     cooling = (cold / hot) ** (1.0 / max(1, evaluations - 1))
     temperature = hot
     held = False  # whether `other`, not `p`, holds the program of `state`
     for _ in range(evaluations):
         temperature *= cooling
         copy_state(state, tried)
-        rebuilt = change(g, nodes, speeds, tried, d)
-        while np.random.random() < MORE:
+        rebuilt = False
+        while np.random.random() < MORE or not (rebuilt or _differ(state, tried, d)):
             rebuilt = change(g, nodes, speeds, tried, d) or rebuilt
         if rebuilt:
             program = p if held else other
@@ -153,6 +157,16 @@ def anneal(
     if held:
         build_program(g, state.ends, state.volumes[0], p)
     return latency_s, best_s
+
+
+@internal
+def _differ(state: State, tried: State, d: int) -> bool:
+    """Whether rows or tail of two strategies of one scheme are not the same."""
+    for v in range(state.volumes[0]):
+        for i in range(1, d):
+            if state.bounds[v, i] != tried.bounds[v, i]:
+                return True
+    return bool(state.tail[0] != tried.tail[0])
 
 
 @internal
@@ -269,7 +283,8 @@ def _remove_cut(tried: State, volumes: int, cut: int, keep_first: bool, d: int) 
 @internal
 def _step(rows: int) -> int:
     """How far a bound moves: mostly a little, at times up to half of the height, either way."""
-    size = max(1, int(max(1.0, rows / 2.0) ** np.random.random()))
+    least, most = max(1.0, rows / FINEST), max(1.0, rows / 2.0)
+    size = int(least * (most / least) ** np.random.random())
     return size if np.random.random() < 0.5 else -size
 
 

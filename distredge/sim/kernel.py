@@ -155,6 +155,9 @@ def _demand(g: Packed, p: Program, v: int, w: Work, device: int, lead: bool) -> 
     """`find_demand`: the rows of each step and read, and the seconds of each stage."""
     for stage in range(p.volume[v].stages):
         w.stage_s[stage, device] = -1.0
+    if p.volume[v].chain == 1:
+        _pull(g, p, v, w, device)
+        return
     begin, end = p.volume[v].steps, p.volume[v + 1].steps
     active = lead
     for own in range(p.step[begin].owns, p.step[end].owns):
@@ -223,6 +226,32 @@ def _demand(g: Packed, p: Program, v: int, w: Work, device: int, lead: bool) -> 
     for pub in range(p.volume[v].pubs, p.volume[v + 1].pubs):
         w.pub[pub, device].first = w.step[p.pub[pub].step].first
         w.pub[pub, device].last = w.step[p.pub[pub].step].last
+    if g.device[device].s_per_byte > 0.0:
+        _count_bytes(g, p, v, w, device)
+
+
+@inlined
+def _pull(g: Packed, p: Program, v: int, w: Work, device: int) -> None:
+    """The same for a chain, four times as fast."""
+    begin, read, pub = p.volume[v].steps, p.volume[v].reads, p.volume[v].pubs
+    share = p.pub[pub].share
+    first, last = w.bounds[share, device], w.bounds[share, device + 1]
+    w.pub[pub, device].first, w.pub[pub, device].last = first, last
+    w.read[read, device].first, w.read[read, device].last = 0, 0
+    if last <= first:
+        return
+    seconds = g.device[device].fixed_s
+    for step in range(begin, p.volume[v + 1].steps):
+        for at in range(p.step[step].costs, p.step[step + 1].costs):
+            seconds += g.seconds[device, p.cost[at] + last - first]
+        at = p.step[step].edges
+        if p.edge[at].kind == MAPPED:
+            first = np.int64(g.maps[p.edge[at].first + first])
+            last = np.int64(g.maps[p.edge[at].last + last])
+            if last <= first:
+                break
+    w.read[read, device].first, w.read[read, device].last = first, last
+    w.stage_s[0, device] = seconds
     if g.device[device].s_per_byte > 0.0:
         _count_bytes(g, p, v, w, device)
 

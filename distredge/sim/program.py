@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distredge.sim.jit import compiled, internal
-from distredge.sim.packed import SAME, SYNC, Packed
+from distredge.sim.packed import MAPPED, SAME, SYNC, Packed
 from distredge.sim.records import Ints, Records, records
 
 TO_STEP, TO_READ, TO_BOTH = 0, 1, 2
@@ -28,8 +28,8 @@ class Program(NamedTuple):
     counts: Ints  # slots
     slot_tensor: Ints
     volume: Records
-    """rows, stages, leads (1: nothing in it has rows, so its biggest part computes it); steps, reads, pubs,
-    shares, kepts."""
+    """rows, stages, leads (1: nothing in it has rows, so its biggest part computes it), chain (1: each step
+    reads the next one's rows, by a monotone rule, and nothing else); steps, reads, pubs, shares, kepts."""
     share: Records
     """rows, quantum"""
     step: Records
@@ -61,7 +61,7 @@ def new_program(packed: Packed, volumes: int) -> Program:
     return Program(
         counts=np.zeros(1, dtype=np.int64),
         slot_tensor=np.zeros(tensors, dtype=np.int64),
-        volume=records(volumes + 1, "rows stages leads steps reads pubs shares kepts"),
+        volume=records(volumes + 1, "rows stages leads chain steps reads pubs shares kepts"),
         share=records(tensors + nodes, "rows quantum"),
         step=records(nodes + 1, "stage whole reduces owns edges costs member"),
         own=records(tensors, "share partial"),
@@ -169,6 +169,28 @@ def _build_volume(g: Packed, p: Program, v: int, begin: int, stop: int, end: int
     for at in range(p.step[p.volume[v].steps].edges, p.step[p.volume[v + 1].steps].edges):
         if p.edge[at].slot >= 0:
             p.edge[at].slot = p.tensor[p.edge[at].slot].slot
+    p.volume[v].chain = _is_chain(p, v)
+
+
+@internal
+def _is_chain(p: Program, v: int) -> int:
+    """Whether the rows of a volume's only tensor are pulled through one step after the other."""
+    begin, end = p.volume[v].steps, p.volume[v + 1].steps
+    pub = p.volume[v].pubs
+    if end == begin or p.volume[v].stages > 1 or p.volume[v + 1].pubs - pub != 1 or p.pub[pub].step != begin:
+        return 0
+    if p.pub[pub].share < 0 or p.pub[pub].partial == 1 or p.volume[v + 1].kepts > p.volume[v].kepts:
+        return 0
+    for step in range(begin, end):
+        at = p.step[step].edges
+        if p.step[step + 1].edges - at != 1 or p.step[step].whole == 1 or p.step[step].reduces >= 0:
+            return 0
+        if p.edge[at].kind != MAPPED and p.edge[at].kind != SAME:
+            return 0
+        inside = p.edge[at].way == TO_STEP and p.edge[at].step == step + 1
+        if not (inside if step < end - 1 else p.edge[at].way == TO_READ):
+            return 0
+    return 1
 
 
 @internal

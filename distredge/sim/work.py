@@ -12,9 +12,15 @@ from distredge.sim.records import Floats, Ints, Records, records
 HELD = 8
 """Separate ranges of one tensor that a device may hold; more, and the compiled evaluator gives up."""
 
+KNOWN = 256
+"""Sets of busy connections whose rates are kept; a power of two."""
+
 
 class Work(NamedTuple):
-    """Scratch of one evaluation. Peer `devices` is the requester, and task 0 stands for what it does."""
+    """Scratch of evaluations on one network.
+
+    Peer `devices` is the requester, and task 0 stands for what it does.
+    """
 
     counts: Ints  # tasks; transfers; gave up (0 or 1)
     bounds: Ints  # [share, device + 1]
@@ -39,11 +45,14 @@ class Work(NamedTuple):
     sent: Records
     """source, to, task: that waits; next: of the same maker, then on the same connection; bytes"""
     line: Ints  # [source * peers + target] last transfer in it
+    code: Ints  # [source * peers + target] a bit each; of more than 7 devices, random bits
+    known: Ints  # [row] exclusive or of the codes of busy connections, whose rates are kept there
+    rates: Floats  # [row, source * peers + target] bytes a second
     flow: Records
     """Connections with something to send: source, target, sent; open, wanted: while shares are found; left,
     since, rate, end"""
     peer: Records
-    """flows_up, flows_down; equal_up, equal_down; left_up, left_down"""
+    """flows_up, flows_down; while shares are found: those open, those that this link limits, the rate left"""
 
 
 def new_work(g: Packed, volumes: int) -> Work:
@@ -67,6 +76,18 @@ def new_work(g: Packed, volumes: int) -> Work:
         task=records(tasks, "on volume missing next sends last_send", "seconds ready end"),
         sent=records(sends, "source to task next", "bytes"),
         line=np.zeros(peers * peers, dtype=np.int64),
+        code=_codes(peers),
+        known=np.zeros(KNOWN, dtype=np.int64),
+        rates=np.zeros((KNOWN, peers * peers)),
         flow=records(peers * peers, "source target sent open", "left since rate end wanted"),
-        peer=records(peers, "flows_up flows_down equal_up equal_down", "left_up left_down"),
+        peer=records(peers, "flows_up flows_down open_up open_down equal_up equal_down", "left_up left_down"),
     )
+
+
+def _codes(peers: int) -> Ints:
+    """One number per connection, such that no two sets of connections have the same exclusive or (with
+    random ones: as good as never)."""
+    pairs = peers * peers
+    if pairs <= 63:
+        return 1 << np.arange(pairs, dtype=np.int64)
+    return np.random.default_rng(0).integers(1, 1 << 62, pairs, dtype=np.int64)
