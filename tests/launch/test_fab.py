@@ -111,6 +111,53 @@ def test_keys_stay_where_they_are_made(farm, deployed):
     assert own.stat().st_mode & 0o777 == 0o600
 
 
+COMES_WITHOUT_A_KEY = """
+import sys
+import zmq
+from distredge.cluster.hosts import load_hosts
+from distredge.protocol.messages import Hello, encode
+from distredge.runtime.keys import KeyPair, requester_keys
+from distredge.runtime.transport import connect_dealer
+cluster = load_hosts(sys.argv[1])
+own, keys = requester_keys(cluster)
+public, secret = zmq.curve_keypair()
+with zmq.Context() as context:
+    for pair, key in ((None, ""), (KeyPair(public.decode(), secret.decode()), keys[0]), (own, keys[0])):
+        socket = connect_dealer(context, cluster.devices[0].endpoint, pair, key)
+        socket.send(encode(Hello(1, "x", "y")))
+        print(bool(socket.poll(1000)))
+        socket.close(0)
+"""
+
+
+def test_only_the_clusters_keys_are_let_in(farm, deployed):
+    code, said = farm.run("start", hosts=deployed)
+    assert code == 0, said
+    try:
+        answered = farm.python("-c", COMES_WITHOUT_A_KEY, str(deployed)).split()
+        assert answered == ["False", "False", "True"], "plain, a foreign key, ours"
+        log = farm.run("logs", hosts=deployed)[1]
+        assert re.search(r"^a: .*refused: somebody came without encryption", log, re.M)
+        assert re.search(
+            r"^a: .*refused: 10\.[0-9.]+ has a key that is none of the cluster's \(.{40}\)", log, re.M
+        )
+    finally:
+        farm.run("stop", hosts=deployed)
+    # a host that is taken out of the cluster is forgotten by the others
+    text = deployed.read_text()
+    try:
+        deployed.write_text("\n\n".join(b for b in text.split("\n\n") if "[provider:b]" not in b))
+        code, said = farm.run("deploy", hosts=deployed)
+        assert code == 0, said
+        allowed = farm.home_of("a") / "lasting/keys/allowed"
+        assert sorted(file.stem for file in allowed.iterdir()) == ["a", "controller"]
+    finally:
+        deployed.write_text(text)
+        code, said = farm.run("deploy", hosts=deployed)
+    assert code == 0, said
+    assert sorted(file.stem for file in allowed.iterdir()) == ["a", "b", "controller"]
+
+
 def test_a_port_that_is_taken(farm, deployed):
     server = (
         "import socket, signal; s = socket.create_server(('', 9100)); print(1, flush=True); signal.pause()"
