@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from distredge.graph.external import check_references
 from distredge.graph.part import NodePart, PartSpec
 from distredge.graph.rows import Crop, Taps
 
@@ -52,11 +53,15 @@ class PartBuilder:
 
     Args:
         onnx: the simplified model, as `Model.onnx`.
+
+    Raises:
+        ModelError: it refers to files other than weights.
     """
 
     def __init__(self, onnx: bytes) -> None:
         model = ModelProto()
         model.ParseFromString(onnx)
+        check_references(model)
         graph = model.graph
         self._ir_version = model.ir_version
         self._opsets = list(model.opset_import)
