@@ -65,14 +65,15 @@ def hosts(rates_mbps: Sequence[float], folder: Path) -> Iterator[Path]:
         lines += [f"[host:h{at}]", f"link_mbps = {rate}"]
     (folder / "bed.ini").write_text("\n".join(lines) + "\n")
     config = load_testbed(folder / "bed.ini")
-    file = ["[requester]", "uplink_mbps = 1000"]
+    # all of it is on this machine
+    file = ["[requester]", "uplink_mbps = 1000", "[network]", "encryption = off"]
     with Testbed(config) as bed:
         peers = []
         try:
             for at in range(len(rates_mbps)):
                 address = f"{config.address(f'h{at}')}:9100"
                 command = [sys.executable, "-m", "distredge", "peer", "--bind", f"tcp://{address}"]
-                command += ["--name", f"h{at}", "--threads", "1"]
+                command += ["--name", f"h{at}", "--threads", "1", "--plain"]
                 peers.append(
                     bed.run(
                         f"h{at}",

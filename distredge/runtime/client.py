@@ -154,7 +154,8 @@ class Client:
         if link.complaint and link.is_encrypted:
             return PeerRefusedError(f"{where} {link.complaint}", peer=link.name)
         what = link.complaint or f"did not answer within {self._timeout_s:g} s"
-        start = f"start it with `distredge peer --bind {link.address.removeprefix('tcp://')}`"
+        by_hand = f"distredge peer --bind {link.address.removeprefix('tcp://')}"
+        start = f"start it with `{'fab start' if link.is_encrypted else by_hand}`"
         return PeerTimeoutError(f"{where} {what}; {start}", peer=link.name)
 
     def close(self) -> None:

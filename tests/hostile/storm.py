@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import random
-import socket
 import struct
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,8 @@ from distredge.protocol.messages import UsePlan, encode
 from distredge.runtime.transport import is_readable, receive, rows_header
 from tests.hostile.mutate import Mutator
 from tests.hostile.samples import headers, plan_bytes
+from tests.hostile.wire import READY, Wire
 from tests.runtime.test_peer import IMAGE, Someone, answer, ask, deploy
-
-GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
-READY = b"\x04\x26\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER\x08Identity\x00\x00\x00\x00"
-"""What a DEALER says first, in ZeroMQ's own protocol."""
 
 
 class Storm:
@@ -64,12 +59,12 @@ class Storm:
             self.error = error
 
     def _attack(self, context: zmq.Context[Any]) -> None:
-        raw = [self._garbage, self._huge_frame, self._half_open, self._endless_greeting]
+        wire = Wire(self.address, self._rng, b"NULL", READY)
         while not self._stop.is_set():
             who = Someone(context, self.address)
             plan = deploy(who, self.cache)
             self._mutants(who, plan)
-            self._rng.choice(raw)()
+            self._rng.choice(wire.ways)()
             assert who.is_answered(), "the peer lives, and has come to all that was said"
             who.socket.close(0)
 
@@ -106,43 +101,6 @@ class Storm:
     def _drain(who: Someone) -> None:
         while is_readable(who.socket):
             receive(who.socket, routed=False)
-
-    # ------------------------------------------------------------------ below messages
-
-    def _connect(self) -> socket.socket:
-        host, _, port = self.address.removeprefix("tcp://").rpartition(":")
-        made = socket.create_connection((host, int(port)), timeout=5)
-        made.settimeout(0.2)
-        return made
-
-    def _garbage(self) -> None:
-        for start in (b"", GREETING, GREETING + READY):
-            with self._connect() as made, suppress(OSError):
-                made.sendall(start + self._rng.randbytes(self._rng.randint(1, 5000)))
-                made.recv(1000)
-            self.sent += 1
-
-    def _huge_frame(self) -> None:
-        """A frame that is announced, and never comes."""
-        for size in (1 << 40, (1 << 63) - 1, 1 << 30, (1 << 30) - 1):
-            with self._connect() as made, suppress(OSError):
-                made.sendall(GREETING + READY + b"\x02" + struct.pack(">Q", size) + bytes(1000))
-                made.recv(1000)
-            self.sent += 1
-
-    def _half_open(self) -> None:
-        """Connections that say nothing, or stop in the middle."""
-        with ExitStack() as stack:
-            for at in range(60):
-                made = stack.enter_context(self._connect())
-                with suppress(OSError):
-                    made.sendall((b"", GREETING[:11], GREETING, GREETING + READY[:9])[at % 4])
-
-    def _endless_greeting(self) -> None:
-        with self._connect() as made, suppress(OSError):
-            made.sendall(GREETING + READY)
-            for _ in range(200):
-                made.sendall(b"\x04\x05" + b"\x04PING")  # commands that are cut short
 
 
 def lives(context: zmq.Context[Any], address: str, cache: Path) -> bool:

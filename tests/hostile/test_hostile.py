@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import time
 from collections.abc import Iterator
@@ -23,10 +24,12 @@ from distredge.runtime.session import InferenceSession
 from tests.hostile.decoding import fuzz
 from tests.hostile.samples import headers, plan_bytes
 from tests.hostile.storm import Storm, lives, settle
+from tests.hostile.wire import HELLO, READY, Wire
 from tests.models import chain
+from tests.runtime.test_encryption import Town
 from tests.runtime.test_peer import IMAGE
 
-SECONDS = float(os.environ.get("HOSTILE_SECONDS", "4"))
+SECONDS = float(os.environ.get("HOSTILE_SECONDS", "3"))
 SEED = int(os.environ.get("HOSTILE_SEED", "1"))
 GROWTH_BYTES = 150 * 1024 * 1024
 """Of a peer, under attack: what sessions of an attacker may take."""
@@ -95,3 +98,23 @@ def test_a_flood_of_half_open_connections(peer: Any, cache: Path, context: Any) 
         assert lives(context, address, cache)
         assert process.memory_info().rss - before < GROWTH_BYTES
         assert settle(lambda: process.num_fds() < files + 100, 15), "ZeroMQ gives them five seconds"
+
+
+def test_rubbish_before_the_handshake_of_an_encrypted_peer(
+    cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    town = Town(tmp_path, cache)
+    rng = random.Random(SEED)
+    with town.peer("a"), town.peer("b"), town.session() as good:
+        (right,) = good.run(None, {"x0": IMAGE})
+        wires = [
+            Wire(town.addresses["a"], rng, b"CURVE", HELLO),
+            Wire(town.addresses["a"], rng, b"NULL", READY),
+        ]
+        for wire in wires:
+            for way in wire.ways:
+                way()
+                assert np.array_equal(good.run(None, {"x0": IMAGE})[0], right)
+        with town.session() as newcomer:
+            assert np.array_equal(newcomer.run(None, {"x0": IMAGE})[0], right)
+    assert "Traceback" not in caplog.text
