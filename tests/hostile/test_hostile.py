@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -27,7 +30,7 @@ from tests.hostile.storm import Storm, lives, settle
 from tests.hostile.wire import HELLO, READY, Wire
 from tests.models import chain
 from tests.runtime.test_encryption import Town
-from tests.runtime.test_peer import IMAGE
+from tests.runtime.test_peer import IMAGE, Someone, deploy
 
 SECONDS = float(os.environ.get("HOSTILE_SECONDS", "3"))
 SEED = int(os.environ.get("HOSTILE_SEED", "1"))
@@ -100,6 +103,29 @@ def test_a_flood_of_half_open_connections(peer: Any, cache: Path, context: Any) 
         assert settle(lambda: process.num_fds() < files + 100, 15), "ZeroMQ gives them five seconds"
 
 
+def test_more_connections_than_open_files(cache: Path, context: Any) -> None:
+    few = 100
+    command = [sys.executable, "-m", "distredge", "peer", "--bind", "127.0.0.1:0", "--cache-dir", str(cache)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (few, few)),
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[-1].decode()
+        host, _, port = address.removeprefix("tcp://").rpartition(":")
+        early = Someone(context, address)
+        deploy(early, cache)
+        with ExitStack() as stack:
+            for _ in range(few + 20):
+                stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
+            assert settle(lambda: psutil.Process(process.pid).num_fds() == few, 5)
+            assert early.is_answered()
+        assert lives(context, address, cache)
+        process.terminate()
+        assert process.wait(10) == 0
+
+
 def test_rubbish_before_the_handshake_of_an_encrypted_peer(
     cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -107,12 +133,8 @@ def test_rubbish_before_the_handshake_of_an_encrypted_peer(
     rng = random.Random(SEED)
     with town.peer("a"), town.peer("b"), town.session() as good:
         (right,) = good.run(None, {"x0": IMAGE})
-        wires = [
-            Wire(town.addresses["a"], rng, b"CURVE", HELLO),
-            Wire(town.addresses["a"], rng, b"NULL", READY),
-        ]
-        for wire in wires:
-            for way in wire.ways:
+        for mechanism, first in ((b"CURVE", HELLO), (b"NULL", READY)):
+            for way in Wire(town.addresses["a"], rng, mechanism, first).ways:
                 way()
                 assert np.array_equal(good.run(None, {"x0": IMAGE})[0], right)
         with town.session() as newcomer:

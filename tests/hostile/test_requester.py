@@ -1,4 +1,4 @@
-"""A requester whose peer sends rubbish: it may be told so in one line, and nothing else may go wrong."""
+"""Requesters and peers whose peers send rubbish: one line may say so, and nothing else may go wrong."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Meddler:
     """Stands between requesters and a peer, and sends requesters mutants in front of what the peer says."""
 
     def __init__(self, peer: str, seed: int) -> None:
-        self._peer, self._rng = peer, random.Random(seed)
+        self._peer, self.rng = peer, random.Random(seed)
+        self.name = f"m{seed}"
         self._context: zmq.Context[Any] = zmq.Context()
         self._front, self.address = bind_router(self._context, "tcp://127.0.0.1:0")
         self._stop = threading.Event()
@@ -65,7 +66,7 @@ class Meddler:
                     continue
                 (who,) = [each for each, known in behind.items() if known is socket]
                 parts = socket.recv_multipart()
-                while self._rng.random() < self.share:
+                while self.rng.random() < self.share:
                     self._tell(who, self._mutant(parts))
                     self.sent += 1
                 self._tell(who, parts)
@@ -73,33 +74,38 @@ class Meddler:
             socket.close(0)
 
     def _mutant(self, parts: list[bytes]) -> list[bytes]:
-        mutator = Mutator(self._rng)
-        header = self._rng.choice([parts[0], parts[0], *headers(self._rng.getrandbits(62))])
-        payloads = [self._rng.choice((*parts[1:], b"", b"\x93\x01\x02\x03", self._rng.randbytes(50)))]
-        return [mutator.mutate(header), *payloads[: self._rng.randint(0, 1)]]
+        mutator = Mutator(self.rng)
+        header = self.rng.choice([parts[0], parts[0], *headers(self.rng.getrandbits(62))])
+        payloads = [self.rng.choice((*parts[1:], b"", b"\x93\x01\x02\x03", self.rng.randbytes(50)))]
+        return [mutator.mutate(header), *payloads[: self.rng.randint(0, 1)]]
 
     def _tell(self, who: bytes, parts: list[bytes]) -> None:
         with suppress(zmq.ZMQError):  # it may have gone
             self._front.send_multipart([who, *parts])
 
 
-def test_a_requester_among_mutants(cache: Path, tmp_path: Path) -> None:
-    with LocalPeers(1, cache_dir=cache) as peers:
-        (peer,) = peers.wait_ready()
-        with Meddler(peer.address, SEED) as meddler:
+def test_requesters_and_neighbours_among_mutants(cache: Path, tmp_path: Path) -> None:
+    """Peers connect to each other where the requester says, so that they are meddled with, too."""
+    with LocalPeers(2, cache_dir=cache) as peers:
+        first, second = (peer.address for peer in peers.wait_ready())
+        with Meddler(first, SEED) as a, Meddler(second, SEED + 1) as b:
             hosts = tmp_path / "hosts.ini"
-            hosts.write_text(f"[provider:a]\naddress = {meddler.address.removeprefix('tcp://')}\n")
+            places = ((each.name, each.address.removeprefix("tcp://")) for each in (a, b))
+            hosts.write_text("".join(f"[provider:{name}]\naddress = {place}\n" for name, place in places))
             ends: dict[str, int] = {}
             end_s = time.monotonic() + SECONDS
-            while time.monotonic() < end_s or meddler.sent < 100:
+            while time.monotonic() < end_s or a.sent + b.sent < 50:
                 # sometimes gentle, so that something comes to its end
-                meddler.share = meddler._rng.choice((0.02, 0.2, 0.5))
+                a.share = b.share = a.rng.choice((0.01, 0.2, 0.9))
                 end = use(hosts, cache)
                 ends[end] = ends.get(end, 0) + 1
-            print(f"{meddler.sent} mutants: {ends}")
+            print(f"{a.sent + b.sent} mutants: {ends}")
             assert ends.get("answered", 0) > 0
             assert "several lines" not in ends
         assert peers.find_dead() is None
+        for process in peers._processes:
+            process.stderr.seek(0)
+            assert b"Traceback" not in process.stderr.read()
 
 
 def use(hosts: Path, cache: Path) -> str:
