@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ENGINE ?= $(if $(filter x86_64,$(shell uname -m)),gpu,cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test hostile check format bench bench-planning clean
+.PHONY: help setup demo test hostile check format bench bench-planning bench-agreement clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ bench-planning: $(STAMP) ## compare policies over the grid; tables and picture i
 	@$(PY) -m benchmarks.planning_rate
 	@$(PY) -m benchmarks.planning
 	@$(PY) -m benchmarks.planning_links --docs
+
+bench-agreement: $(STAMP) ## as root: predicted against measured latency on emulated hosts; table into docs/benchmarks.md
+	@$(PY) -m benchmarks.agreement --docs
 
 clean: ## remove .venv, caches and outputs
 	rm -rf $(VENV) demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

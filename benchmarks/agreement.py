@@ -1,7 +1,7 @@
-"""`sudo python -m benchmarks.agreement`: predicted against measured latency, on shaped links.
+"""`sudo python -m benchmarks.agreement`: predicted against measured latency, unequal hosts, shaped links.
 
-Makes a testbed, starts a one-thread peer on each host, and runs every strategy on them. Peers get real-time
-priority, so that other work on this machine does not count; do not use more computing peers than cores.
+Makes testbeds of two and of three hosts with a CPU share and a link each, starts a one-thread peer on every
+host, measures them as a user would (`profile_session`), and runs every policy's strategy on them.
 """
 
 from __future__ import annotations
@@ -19,40 +19,29 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from distredge.cluster.network import Link, Network
-from distredge.cluster.profile import DeviceProfile
+from benchmarks.sections import table, write_section
+from distredge.control.profiling import profile_session
+from distredge.control.race import race
 from distredge.graph import zoo
-from distredge.graph.importer import Model, load_model
 from distredge.plan.draw import random_strategy
-from distredge.plan.policy import Device, PlanningProblem, get_policy
+from distredge.plan.policy import PlanningProblem, get_policy
 from distredge.plan.strategy import Strategy
-from distredge.runtime.profiling import measure_profile
 from distredge.runtime.reference import random_feed
 from distredge.runtime.session import InferenceSession
 from distredge.sim.pricing import Pricer
 from launch.testbed.bed import Testbed
 from launch.testbed.config import load_testbed
 
-PAYLOAD_SHARE = 0.955
-"""Of a nominal rate: the rest is headers."""
-LATENCY_S, FIXED_S = 30e-6, 80e-6
+MODELS = ("vgg16-body", "resnet50", "squeezenet")
+HOSTS = ((("0.8", 200), ("0.4", 100)), (("0.8", 200), ("0.4", 100), ("0.3", 50)))
+"""CPU share and link in Mbit/s of each host, by testbed."""
 POLICIES = ("equal", "modnn", "aofl", "coedge", "search")
-WARM, FRAMES = 3, 10
-
-
-def problem_of(model: Model, profile: DeviceProfile, rates_mbps: Sequence[float]) -> PlanningProblem:
-    """What the hosts of the testbed are to a planner."""
-
-    def link(mbps: float) -> Link:
-        return Link(mbps * PAYLOAD_SHARE, mbps * PAYLOAD_SHARE, LATENCY_S, FIXED_S)
-
-    devices = tuple(Device(f"h{at}", profile) for at in range(len(rates_mbps)))
-    return PlanningProblem(model.graph, devices, Network(tuple(map(link, rates_mbps)), link(1000)))
+RESULTS = Path(__file__).parent / "results" / "agreement.json"
 
 
 @contextlib.contextmanager
-def hosts(rates_mbps: Sequence[float], folder: Path) -> Iterator[Path]:
-    """Peers on shaped links, and their hosts file."""
+def peers(hosts: Sequence[tuple[str, int]], folder: Path) -> Iterator[Path]:
+    """A peer on each host; their hosts file."""
     lines = [
         "[testbed]",
         "name = agree",
@@ -61,55 +50,30 @@ def hosts(rates_mbps: Sequence[float], folder: Path) -> Iterator[Path]:
         "[requester]",
         "link_mbps = 1000",
     ]
-    for at, rate in enumerate(rates_mbps):
-        lines += [f"[host:h{at}]", f"link_mbps = {rate}"]
+    for at, (share, rate) in enumerate(hosts):
+        lines += [f"[host:h{at}]", f"cpu = {share}", f"link_mbps = {rate}"]
     (folder / "bed.ini").write_text("\n".join(lines) + "\n")
     config = load_testbed(folder / "bed.ini")
-    # all of it is on this machine
-    file = ["[requester]", "uplink_mbps = 1000", "[network]", "encryption = off"]
-    with Testbed(config) as bed:
-        peers = []
-        try:
-            for at in range(len(rates_mbps)):
-                address = f"{config.address(f'h{at}')}:9100"
-                command = [sys.executable, "-m", "distredge", "peer", "--bind", f"tcp://{address}"]
-                command += ["--name", f"h{at}", "--threads", "1", "--plain"]
-                peers.append(
-                    bed.run(
-                        f"h{at}",
-                        command,
-                        cwd=os.getcwd(),
-                        stdout=subprocess.PIPE,
-                        stderr=subprocess.DEVNULL,
-                        text=True,
-                    )
-                )
-                file += [f"[provider:h{at}]", f"address = {address}"]
-            for peer in peers:
-                peer.stdout.readline()
-                prioritise(peer.pid, os.SCHED_RR)
-            prioritise(os.getpid(), os.SCHED_RR)
-            (folder / "hosts.ini").write_text("\n".join(file) + "\n")
-            yield folder / "hosts.ini"
-        finally:
-            prioritise(os.getpid(), os.SCHED_OTHER)  # or else the next testbed could not be made
-            for peer in peers:
-                peer.terminate()
-            for peer in peers:
-                peer.wait()
-
-
-def prioritise(pid: int, policy: int) -> None:
-    """Priority of all threads; in the root group, since others have no real-time budget."""
-    roots = [
-        fields[1]
-        for fields in map(str.split, Path("/proc/mounts").read_text().splitlines())
-        if fields[2] == "cgroup" and "cpu" in fields[3].split(",")
-    ]
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        for root in roots[:1]:
-            Path(root, "tasks").write_text(thread)
-        os.sched_setscheduler(int(thread), policy, os.sched_param(int(policy == os.SCHED_RR)))
+    with Testbed(config) as bed, contextlib.ExitStack() as ending:
+        file = ["[network]", "encryption = off"]
+        for at in range(len(hosts)):
+            address = f"{config.address(f'h{at}')}:9100"
+            command = [sys.executable, "-m", "distredge", "peer", "--bind", f"tcp://{address}"]
+            command += ["--plain", "--name", f"h{at}", "--threads", "1"]
+            peer = bed.run(
+                f"h{at}",
+                command,
+                cwd=os.getcwd(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            ending.callback(peer.wait)
+            ending.callback(peer.terminate)
+            peer.stdout.readline()
+            file += [f"[provider:h{at}]", f"address = {address}"]
+        (folder / "hosts.ini").write_text("\n".join(file) + "\n")
+        yield folder / "hosts.ini"
 
 
 def strategies_of(problem: PlanningProblem, drawn: int) -> dict[str, Strategy]:
@@ -120,53 +84,69 @@ def strategies_of(problem: PlanningProblem, drawn: int) -> dict[str, Strategy]:
     return found
 
 
-def measure(session: InferenceSession, strategy: Strategy, feed: dict[str, Any]) -> float:
-    """The median latency, in seconds."""
-    session.use(strategy)
-    for _ in range(WARM + FRAMES):
-        session.run(None, feed)
-    return statistics.median(times.latency_s for times in session.frame_times[-FRAMES:])
+def compare(
+    model: str, hosts: Sequence[tuple[str, int]], drawn: int, rounds: int
+) -> Iterator[dict[str, Any]]:
+    """Rows of one model on one testbed."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / f"{model}.onnx"
+        zoo.write(zoo.get(model).build(None, 0), path)
+        with (
+            peers(hosts, Path(name)) as file,
+            InferenceSession(path, hosts=file, policy="equal") as session,
+        ):
+            graph = session.model.graph
+            feed = random_feed({n: (graph.tensors[n].shape, graph.tensors[n].dtype) for n in graph.inputs}, 0)
+            problem = profile_session(session, feed, budget_s=20).problem(graph)
+            found, pricer = strategies_of(problem, drawn), Pricer(problem)
+            for policy, raced in race(session, feed, found, rounds=rounds, frames=3).items():
+                predicted = pricer.latency_s(found[policy])
+                yield {
+                    "model": model,
+                    "hosts": [{"cpu": float(share), "link_mbps": mbps} for share, mbps in hosts],
+                    "policy": policy,
+                    "predicted_s": predicted,
+                    "measured_s": raced.latency_s,
+                    "error": predicted / raced.latency_s - 1,
+                }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.agreement", description=__doc__)
-    parser.add_argument("--models", nargs="+", default=["vgg16-body"], help="of the zoo")
-    parser.add_argument("--mbps", nargs="+", type=float, default=[200, 50], help="one rate per host")
-    parser.add_argument("--random", type=int, default=3, help="random strategies (default: 3)")
-    parser.add_argument("--json", action="store_true", help="JSON on stdout")
+    parser.add_argument("--models", nargs="+", default=MODELS, help="of the zoo")
+    parser.add_argument("--random", type=int, default=1, help="random strategies (default: 1)")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default: 3)")
+    parser.add_argument("--docs", action="store_true", help="write the table into docs/benchmarks.md")
     args = parser.parse_args()
     rows = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for model_name in args.models:
-            path = folder / f"{model_name}.onnx"
-            zoo.write(zoo.get(model_name).build(), path)
-            model = load_model(path)
-            problem = problem_of(model, measure_profile(model, budget_s=30), args.mbps)
-            pricer, found = Pricer(problem), strategies_of(problem, args.random)
-            shapes = {
-                n: (model.graph.tensors[n].shape, model.graph.tensors[n].dtype) for n in model.graph.inputs
-            }
-            feed = random_feed(shapes, 0)
-            with (
-                hosts(args.mbps, folder) as file,
-                InferenceSession(model, hosts=file, policy="equal") as session,
-            ):
-                for policy, strategy in found.items():
-                    measured, predicted = (
-                        measure(session, strategy, feed),
-                        pricer.timeline(strategy).latency_s,
-                    )
-                    row = {"model": model_name, "policy": policy, "predicted_s": predicted}
-                    rows.append({**row, "measured_s": measured, "error": predicted / measured - 1})
-                    if not args.json:
-                        print(
-                            f"{model_name:<14} {policy:<12} predicted {predicted * 1e3:>8.1f} ms, measured "
-                            f"{measured * 1e3:>8.1f} ms, error {predicted / measured - 1:>6.1%}",
-                            flush=True,
-                        )
+    for model in args.models:
+        for hosts in HOSTS:
+            for row in compare(model, hosts, args.random, args.rounds):
+                rows.append(row)
+                predicted, measured = row["predicted_s"] * 1e3, row["measured_s"] * 1e3
+                where = f"{model:<12} {len(hosts)} hosts  {row['policy']:<9}"
+                times = f"predicted {predicted:>7.1f} ms, measured {measured:>7.1f} ms"
+                print(f"{where} {times}, error {row['error']:>6.1%}", flush=True)
     middle = statistics.median(abs(row["error"]) for row in rows)
-    print(json.dumps(rows) if args.json else f"median error {middle:.1%}")
+    print(f"median error {middle:.1%}")
+    RESULTS.write_text(json.dumps({"median_error": middle, "rows": rows}, indent=1) + "\n")
+    if args.docs:
+        write_section("agreement", "python -m benchmarks.agreement --docs", section(rows, middle))
+
+
+def section(rows: Sequence[dict[str, Any]], middle: float) -> str:
+    """Predicted against measured, as Markdown: a line for each strategy, a column for each model."""
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    cells = {(len(row["hosts"]), row["policy"], row["model"]): row for row in rows}
+    lines = []
+    for hosts, policy in dict.fromkeys(key[:2] for key in cells):
+        found = [cells.get((hosts, policy, model)) for model in models]
+        lines.append((f"{hosts} hosts, {policy}", *(_cell(row) if row else "" for row in found)))
+    return f"Median error {middle:.1%}.\n\n" + table(("predicted / measured, ms", *models), lines)
+
+
+def _cell(row: dict[str, Any]) -> str:
+    return f"{row['predicted_s'] * 1e3:.0f} / {row['measured_s'] * 1e3:.0f} ({row['error']:+.0%})"
 
 
 if __name__ == "__main__":
