@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from distredge.demo.pictures import draw_result, input_rows
 from distredge.errors import DistrEdgeError
 from distredge.graph import zoo
 from distredge.plan.policy import PlanningProblem, get_policy
+from distredge.plan.policy import decide as ask
 from distredge.plan.strategy import Strategy
 from distredge.runtime.reference import WholeModel, difference
 from distredge.runtime.session import InferenceSession
@@ -26,7 +28,7 @@ from distredge.sim.pricing import Pricer
 
 SHARES = (1.0, 0.5, 0.25)
 BASELINES = ("offload", "modnn", "mednn", "coedge", "deepthings", "deeperthings", "aofl")
-PROFILE_S = 12.0
+PROFILE_S, TRAINING_S, PLANNING_S = 12.0, 15.0, 2.0
 ROUNDS = 3
 OUTPUT = Path("demo-output")
 
@@ -57,21 +59,27 @@ def main() -> int:
 
 
 def decide(session: InferenceSession, feed: dict[str, Any]) -> tuple[dict[str, Strategy], PlanningProblem]:
-    """Measures the peers and asks the policies: the fastest peer alone, the best baseline, and `auto`."""
+    """Measures the peers and asks the policies: the fastest peer alone, the best baseline, an agent that
+    learns on what was measured, and `auto`, which knows them all."""
     with progress("measuring the peers") as show:
         measured = profile_session(session, feed, budget_s=PROFILE_S, progress=show)
-    graph = session.model.graph
-    problem = measured.problem(graph, budget_s=2.0)
+    problem = measured.problem(session.model.graph, budget_s=PLANNING_S)
     pricer = Pricer(problem)
     found = {name: get_policy(name).find_strategy(problem) for name in BASELINES}
     best = min(found, key=lambda name: pricer.latency_s(found[name]))
     strategies = {"the fastest peer alone": found["offload"]}
     if best != "offload":
         strategies[f"best baseline, {best}"] = found[best]
+    with progress("training the agent") as show:
+        osds: Any = get_policy("osds", progress=lambda met, of, _: show(met, of))
+        strategies["agent, osds"] = osds.find_strategy(replace(problem, budget_s=TRAINING_S))
+    trained = () if osds.agent is None else (get_policy("osds", actor=osds.agent),)
     with progress("planning") as show:
         show(0, 1)
-        strategies["auto"] = get_policy("auto").find_strategy(problem)
+        decision = ask(problem, get_policy("auto", others=trained))
         show(1, 1)
+    strategies["auto"] = decision.strategy
+    print(f"  auto takes the strategy of {decision.winner}")
     return strategies, problem
 
 
