@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distredge.cluster.hosts import Cluster, Provider
+from distredge.cluster.keys import REQUESTER
 from distredge.errors import LaunchError
 from launch import keys
 from launch.fleet import Host, Outcome, Say, on_all, progress
@@ -61,7 +62,7 @@ def deploy(cluster: Cluster) -> list[Outcome]:
         public = session.ask("python_run", code=keys.MAKE_KEYS, arguments=[host.first.deploy_dir])
         for provider in host.providers:
             keys.remember_key(cluster, provider.name, public)
-        sent[key_name(host)] = allowed = {**keys.known_keys(cluster), keys.CONTROLLER: own_key}
+        sent[key_name(host)] = allowed = {**keys.known_keys(cluster), REQUESTER: own_key}
         files = {**_key_files(allowed), "bin/keeper.py": [program("keeper.py"), 0o600]}
         changed = bool(session.ask("write_files", files=files, only_in=_ALLOWED)) or changed
         engine = _check_engine(session, host, changed)
@@ -70,7 +71,7 @@ def deploy(cluster: Cluster) -> list[Outcome]:
     outcomes = on_all(cluster, "deploy", install, lock=True)
 
     # keys that came after a host had been told
-    allowed = {**keys.known_keys(cluster), keys.CONTROLLER: own_key}
+    allowed = {**keys.known_keys(cluster), REQUESTER: own_key}
     late = {name for name, told in sent.items() if told != allowed}
 
     def introduce(session: HostSession, host: Host, say: Say) -> list[Outcome]:

@@ -1,7 +1,8 @@
 """CURVE keys: who makes them, where they stay, and who may see which. `distredge.runtime.keys` reads them.
 
 Each host makes its own pair, and so does the controller. Only public keys travel; every host gets all of
-them, and takes messages from nobody else. Files are ZeroMQ's certificates (`zmq.auth`).
+them, and takes messages from nobody else; commands from the controller alone, whose key is called
+`requester` there. Files are ZeroMQ's certificates (`zmq.auth`).
 
     on a host       DEPLOY_DIR/keys/peer.key_secret (mode 600)  peer.key  allowed/NAME.key ...
     on a controller CONFIG/clusters/ID/controller.key_secret (600)  controller.key  hosts/NAME.key ...

@@ -11,6 +11,8 @@ from distredge.cluster.hosts import Cluster, Provider
 
 CONTROLLER = "controller"
 """What the requester's own pair of keys is called."""
+REQUESTER = "requester"
+"""What its public key is called on hosts; no host can be called so. More requesters are `requester@NAME`."""
 
 
 def is_encrypted(cluster: Cluster, device: Provider) -> bool:

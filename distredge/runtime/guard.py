@@ -13,6 +13,7 @@ from typing import Any
 import zmq
 from zmq.utils import z85
 
+from distredge.cluster.keys import REQUESTER
 from distredge.errors import KeysError
 from distredge.runtime.keys import read_pair, read_public
 from distredge.runtime.transport import is_readable
@@ -39,6 +40,9 @@ class Guard:
     Args:
         context: of the socket to guard, which must be bound after this was made.
         folder: of keys.
+
+    Whose key it is stays with each message of the connection: the requester's may do everything, a host's may
+    only bring rows.
 
     Attributes:
         pair: this peer's own.
@@ -84,6 +88,11 @@ class Guard:
         with suppress(KeysError):
             self._read_allowed()
         return key in self._allowed
+
+    @staticmethod
+    def may_command(name: str) -> bool:
+        """Whether the holder of the key of this name may have sessions: requesters may, hosts may not."""
+        return name.partition("@")[0] == REQUESTER
 
     def work(self) -> None:
         """Answers what was asked, and logs who came without the right key or without any."""

@@ -1,7 +1,8 @@
 """CURVE keys, read from the files that `fab deploy` made. A secret key never leaves the host that made it.
 
-on a host       FOLDER/peer.key_secret        allowed/NAME.key: the public keys of all it may talk to
-on a requester  FOLDER/controller.key_secret  hosts/NAME.key: the hosts' public keys
+A host has its own in FOLDER/peer.key_secret, and in allowed/NAME.key those of all it may talk to; commands it
+takes from the holder of allowed/requester.key. A requester has its own in FOLDER/controller.key_secret, and
+its hosts' in hosts/NAME.key.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ from distredge.runtime.guard import Guard
 from distredge.runtime.lifeline import Lifeline
 from distredge.runtime.plans import PlanHost
 from distredge.runtime.tenant import Tenant
-from distredge.runtime.transport import RowsFields, bind_router, is_readable, receive
+from distredge.runtime.transport import RowsFields, bind_router, is_readable, receive, receive_known
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,6 +53,8 @@ LEASE_S = 30.0
 TENANT_LIMIT, REMEMBERED_SESSIONS = 64, 1024
 REASONS_LIMIT = 200
 """Kinds of rejected messages that are counted one by one."""
+FOR_ALL = (Hello, Ping)
+"""What, beside rows, a neighbour may say."""
 BATCH = 64
 """Messages taken off the socket before others get their turn."""
 
@@ -271,7 +273,10 @@ class Peer:
 
     def _receive(self) -> None:
         try:
-            sender, message, payload = receive(self._router, routed=True)
+            if self._guard is None:
+                user, (sender, message, payload) = "", receive(self._router, routed=True)
+            else:
+                user, (sender, message, payload) = receive_known(self._router)
         except ProtocolError as error:
             if error.context.get("other_version"):
                 self._answer(cast(bytes, error.context["sender"]), self._welcome(0))
@@ -281,6 +286,8 @@ class Peer:
                 raise ProtocolError("rows without a payload")
             self._on_rows(sender, message, payload)
             return
+        if self._guard is not None and type(message) not in FOR_ALL and not self._guard.may_command(user):
+            raise ProtocolError("a host's key is no requester's")
         handler = self._handlers.get(type(message))
         if handler is None:
             raise ProtocolError(f"a peer is not told {cast(Message, message).kind!r}")

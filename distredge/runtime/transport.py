@@ -167,6 +167,16 @@ def receive(socket: zmq.Socket[bytes], *, routed: bool) -> Incoming:
         ProtocolError: the message is malformed; all of it has been taken off the socket. The error's
             `sender` is who sent it, and `other_version` tells whether it is of another protocol version.
     """
+    return _decoded(*_take(socket, routed=routed))
+
+
+def receive_known(socket: zmq.Socket[bytes]) -> tuple[str, Incoming]:
+    """As `receive` on a ROUTER that a guard protects: also whose key the sender has proven to hold."""
+    sender, header, payload = _take(socket, routed=True)
+    return str(header.get("User-Id")), _decoded(sender, header, payload)
+
+
+def _take(socket: zmq.Socket[bytes], *, routed: bool) -> tuple[bytes, zmq.Frame, Buffer | None]:
     sender = socket.recv(_NOBLOCK) if routed else b""
     header = socket.recv(_NOBLOCK, copy=False)
     payload: Buffer | None = None
@@ -177,6 +187,10 @@ def receive(socket: zmq.Socket[bytes], *, routed: bool) -> Incoming:
             while socket.get(zmq.RCVMORE):
                 socket.recv(zmq.NOBLOCK, copy=False)
             raise ProtocolError("a message has more than two parts", sender=sender, other_version=False)
+    return sender, header, payload
+
+
+def _decoded(sender: bytes, header: zmq.Frame, payload: Buffer | None) -> Incoming:
     try:
         return sender, decode_header(header.buffer), payload
     except ProtocolError as error:

@@ -99,7 +99,7 @@ def test_keys_stay_where_they_are_made(farm, deployed):
         keys = farm.home_of(name) / "lasting/keys"
         assert (keys / "peer.key_secret").stat().st_mode & 0o777 == 0o600
         assert keys.stat().st_mode & 0o777 == 0o700
-        assert sorted(file.stem for file in (keys / "allowed").iterdir()) == ["a", "b", "controller"]
+        assert sorted(file.stem for file in (keys / "allowed").iterdir()) == ["a", "b", "requester"]
         assert (keys / "allowed" / f"{name}.key").read_text() == (keys / "peer.key").read_text()
         secrets[name] = re.search(r'secret-key = "(.*)"', (keys / "peer.key_secret").read_text())[1]
     for name in ("a", "b"):
@@ -150,12 +150,12 @@ def test_only_the_clusters_keys_are_let_in(farm, deployed):
         code, said = farm.run("deploy", hosts=deployed)
         assert code == 0, said
         allowed = farm.home_of("a") / "lasting/keys/allowed"
-        assert sorted(file.stem for file in allowed.iterdir()) == ["a", "controller"]
+        assert sorted(file.stem for file in allowed.iterdir()) == ["a", "requester"]
     finally:
         deployed.write_text(text)
         code, said = farm.run("deploy", hosts=deployed)
     assert code == 0, said
-    assert sorted(file.stem for file in allowed.iterdir()) == ["a", "b", "controller"]
+    assert sorted(file.stem for file in allowed.iterdir()) == ["a", "b", "requester"]
 
 
 def test_a_port_that_is_taken(farm, deployed):

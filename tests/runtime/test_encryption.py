@@ -20,12 +20,22 @@ import zmq.auth
 
 from distredge.cluster.hosts import load_hosts
 from distredge.errors import KeysError, PeerError, PeerRefusedError, PeerTimeoutError
-from distredge.protocol.messages import Hello, encode
+from distredge.protocol.messages import (
+    Bye,
+    Failure,
+    GetTrace,
+    Hello,
+    OfferBlob,
+    Ping,
+    Pong,
+    UsePlan,
+    encode,
+)
 from distredge.runtime.keys import read_pair, read_public
 from distredge.runtime.link import Link
 from distredge.runtime.peer import Peer, PeerSettings
 from distredge.runtime.session import InferenceSession
-from distredge.runtime.transport import connect_dealer
+from distredge.runtime.transport import connect_dealer, receive, rows_header
 from tests.models import chain
 from tests.runtime.conftest import wait_until
 
@@ -58,7 +68,8 @@ class Town:
 
     def introduce(self, name: str, to: str) -> None:
         (public,) = self.home(name).glob("*.key")
-        shutil.copy(public, self.home(to) / "allowed" / f"{name}.key")
+        called = "requester" if name == "controller" else name
+        shutil.copy(public, self.home(to) / "allowed" / f"{called}.key")
 
     @contextmanager
     def peer(self, name: str, *, plain: bool = False) -> Iterator[Peer]:
@@ -116,7 +127,7 @@ def test_a_foreign_key_is_refused_at_once_and_logged(
     town: Town, eventually: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     with town.peer("a"):
-        (town.home("a") / "allowed" / "controller.key").unlink()
+        (town.home("a") / "allowed" / "requester.key").unlink()
         start = time.monotonic()
         with pytest.raises(PeerRefusedError, match=r"peer a at .* does not accept our key; run `fab deploy`"):
             town.session()
@@ -191,6 +202,35 @@ def test_a_link_with_a_foreign_key_knows_it(
         assert link.is_refused
         assert not link.socket.poll(100)
         link.close()
+
+
+def test_a_hosts_key_commands_nobody(town: Town) -> None:
+    """Whoever takes a host over can bring rows to its neighbours, and no models."""
+    with town.peer("a") as peer, zmq.Context() as context:
+        key = read_public(town.home("a") / "peer.key")
+        socket = connect_dealer(context, town.addresses["a"], read_pair(town.home("b")), key)
+        plan = UsePlan(5, 0, 0, (town.addresses["a"],), ("",))
+        for message in (OfferBlob(5, "0" * 64, 10), plan, GetTrace(5), Bye(5)):
+            socket.send(encode(message))
+        socket.send_multipart([rows_header(5, 0, 0, 0, "x", 0, 1, -1, 0.0), b""])
+        socket.send(encode(Ping(5, 1)))
+        heard: list[type] = []
+        while Pong not in heard:
+            assert socket.poll(10_000)
+            heard.append(type(receive(socket, routed=False)[1]))
+        socket.close(0)
+        assert heard == [Failure, Pong], "rows and pings are looked at"
+        assert peer.rejected["a host's key is no requester's"] == 4
+        assert not peer._tenants
+        with town.session() as session:
+            session.run(None, {"x0": IMAGE})
+        assert peer._guard is not None
+        assert [peer._guard.may_command(name) for name in ("requester@b", "requester-b", "b", "")] == [
+            True,
+            False,
+            False,
+            False,
+        ]
 
 
 def test_many_strangers_fill_neither_log_nor_sockets(town: Town, caplog: pytest.LogCaptureFixture) -> None:
