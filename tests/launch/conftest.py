@@ -214,8 +214,8 @@ def four_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     yield from make_farm(tmp_path_factory.mktemp("controller"), *hosts, requester=requester)
 
 
-def wait_for(condition: Callable[[], object], limit_s: float = 10.0) -> None:
-    """Waits until the condition holds."""
+def wait_for(condition: Callable[[], object], limit_s: float = 30.0) -> None:
+    """Waits until the condition holds; long, since a busy machine may take ten times as long as a quiet one."""
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
