@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from distredge.errors import TestbedError
 from launch.testbed import links, ssh
 from launch.testbed.cgroup import CpuGroups, end_all
 from launch.testbed.config import HostConfig, Subnet, TestbedConfig
+from launch.testbed.cores import place, start_pacemaker
 from launch.testbed.delay import start_relay
 from launch.testbed.links import Names
 from launch.testbed.lock import changing
@@ -136,6 +137,7 @@ class Testbed:
             changed = replace(known, **{key: value for key, value in given.items() if value is not None})
             self.config = current.config
             self._replace_host(changed)
+            links.limit_packets(self.config)
             self._save()
 
     def down(self) -> None:
@@ -229,24 +231,31 @@ class Testbed:
             if host.delay_ms:
                 start_relay(config, host, relays, lock)
             links.connect(config, host.name, relayed=host.delay_ms > 0)
-        self._make_rooms(groups, lock)
+        cores = place(config.hosts, sorted(os.sched_getaffinity(0)))
+        if cores:
+            groups.prefer(self.names.cgroup)
+        if config.steady:
+            start_pacemaker(config, lock)
+        self._make_rooms(groups, cores, lock)
         if config.ssh:
             self._start_ssh(lock)
         for host in (config.requester, *config.hosts):
             links.set_uplink(config, host.name, host.uplink_mbps)
             links.set_downlink(config, host.name, host.downlink_mbps)
+        links.limit_packets(config)
         for host in config.hosts:
             groups.limit(f"{self.names.cgroup}/{host.name}", host.cpu)
         self._save()
 
-    def _make_rooms(self, groups: CpuGroups, lock: int) -> None:
+    def _make_rooms(self, groups: CpuGroups, cores: Mapping[str, int], lock: int) -> None:
         pipe, nothing, keep = subprocess.PIPE, subprocess.DEVNULL, (lock,)
         starting = []
         for host in self.config.hosts:
             group = groups.top / self.names.cgroup / host.name
-            argv = [*_PYTHON, str(_HERE / "enter.py"), f"cgroup={group}", f"release={lock}", "--"]
+            argv = [*_PYTHON, str(_HERE / "enter.py"), f"cgroup={group}", f"release={lock}"]
+            argv += [f"cores={cores[host.name]}"] if host.name in cores else []
             room = (self._prepare(host), self.home, host.name, *self.config.hide)
-            argv += [*_PYTHON, str(_HERE / "room.py"), *map(str, room)]
+            argv += ["--", *_PYTHON, str(_HERE / "room.py"), *map(str, room)]
             started = subprocess.Popen(
                 argv,
                 stdin=nothing,
@@ -310,6 +319,7 @@ class Testbed:
             f"uts=/proc/{room}/ns/uts",
             f"mnt=/proc/{room}/ns/mnt",
             f"cwd={cwd}",
+            f"cores={','.join(map(str, os.sched_getaffinity(room)))}",
             *([] if lock is None else [f"release={lock}"]),
             "--",
         ]

@@ -83,6 +83,11 @@ class CpuGroups:
         (folder / "cpu.cfs_period_us").write_text(str(period))
         (folder / "cpu.cfs_quota_us").write_text(str(quota))
 
+    def prefer(self, group: str) -> None:
+        """Lets what the group's quotas grant come before all other work of this machine."""
+        file, value = ("cpu.weight", 10_000) if self.version == 2 else ("cpu.shares", 262_144)
+        (self.top / group / file).write_text(str(value))
+
     def groups(self, prefix: str) -> list[str]:
         """Groups right under the top whose names start so."""
         return sorted(path.name for path in self.top.glob(f"{prefix}*") if path.is_dir())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from distredge.cluster.ini import Section, clip, read_ini
 
-_TESTBED_KEYS = ("name", "subnet", "queue_ms", "congestion", "hide", "ssh")
+_TESTBED_KEYS = ("name", "subnet", "queue_ms", "congestion", "hide", "ssh", "steady")
 _REQUESTER_KEYS = ("link_mbps", "uplink_mbps", "downlink_mbps")
 _HOST_KEYS = ("cpu", *_REQUESTER_KEYS, "delay_ms", "jitter_ms", "disk_mb", "memory_mb", "threads")
 _TESTBED_NAME = re.compile(r"[a-z0-9]{1,8}")
@@ -58,6 +58,7 @@ class TestbedConfig:
         congestion: TCP's congestion control on these links.
         hide: folders of this machine that the hosts see empty.
         ssh: whether the hosts run an SSH server.
+        steady: whether hosts get their share of CPU time at once whatever else this machine does.
     """
 
     __test__ = False
@@ -70,6 +71,7 @@ class TestbedConfig:
     congestion: str = "cubic"
     hide: tuple[str, ...] = ()
     ssh: bool = True
+    steady: bool = False
 
     def address(self, host: str) -> str:
         """The IPv4 address of a host, or of `requester`."""
@@ -121,9 +123,6 @@ def _testbed(section: Section) -> dict[str, object]:
     congestion = section.text("congestion")
     if congestion is not None and not re.fullmatch(r"[a-z0-9_]{1,15}", congestion):
         section.fail("congestion", f"{clip(congestion)} is no congestion control; write cubic, reno or bbr")
-    ssh = section.text("ssh")
-    if ssh not in (None, "yes", "no"):
-        section.fail("ssh", f"{clip(ssh)} is neither yes nor no; write one of them")
     hidden = section.text("hide")
     folders = tuple(item.strip() for item in hidden.split(",")) if hidden else None
     for folder in folders or ():
@@ -135,9 +134,17 @@ def _testbed(section: Section) -> dict[str, object]:
         "queue_ms": section.number("queue_ms", "milliseconds"),
         "congestion": congestion,
         "hide": folders,
-        "ssh": None if ssh is None else ssh == "yes",
+        "ssh": _switch(section, "ssh"),
+        "steady": _switch(section, "steady"),
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _switch(section: Section, key: str) -> bool | None:
+    text = section.text(key)
+    if text not in (None, "yes", "no"):
+        section.fail(key, f"{clip(text)} is neither yes nor no; write one of them")
+    return None if text is None else text == "yes"
 
 
 def _subnet(section: Section, text: str) -> Subnet:

@@ -1,4 +1,4 @@
-"""Turns the calling process into a program inside a host: its CPU group, network, name and file system.
+"""Turns the calling process into a program inside a host: CPU group and cores, network, name, file system.
 
 Run as a script, by path, with nothing of this project importable: `python -I -S enter.py [option ...] --
 program argument ...`. It replaces itself by the program, so that process id, signals and exit code are the
@@ -17,6 +17,8 @@ def main(words):
     if "cgroup" in options:
         with open(options["cgroup"] + "/cgroup.procs", "w") as procs:
             procs.write(str(os.getpid()))
+    if "cores" in options:
+        os.sched_setaffinity(0, {int(core) for core in options["cores"].split(",")})
     if "release" in options:  # a lock that was held until this process can be found by its group
         os.close(int(options["release"]))
     libc = ctypes.CDLL(None, use_errno=True)

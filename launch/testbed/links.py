@@ -19,6 +19,7 @@ PREFIX = "de-"
 _MTU_BYTES = 1514
 _SMALLEST_QUEUE_BYTES = 256_000
 _BURST_S = 0.001
+_SEGMENT_BYTES, _HEADROOM_BYTES, _LARGEST_PACKET = 1448, 400, 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,30 @@ def bucket(mbps: float, queue_ms: float) -> tuple[int, int]:
     rate = mbps * 1e6 / 8
     burst = max(2 * _MTU_BYTES, round(rate * _BURST_S))
     return burst, burst + max(_SMALLEST_QUEUE_BYTES, round(rate * queue_ms / 1e3))
+
+
+def limit_packets(config: TestbedConfig) -> None:
+    """Lets TCP hand over packets as large as every bucket lets pass in one piece.
+
+    Larger ones are taken apart into single packets of 1,500 bytes, each of which wakes its receiver: at
+    50 Mbit/s, reading 1 MB costs a host 9 ms of CPU time instead of 5. Real network cards join packets, too.
+    """
+    hosts = (config.requester, *config.hosts)
+    rates = [rate for host in hosts for rate in (host.uplink_mbps, host.downlink_mbps) if rate is not None]
+    size = packet_bytes(min(rates, default=None), config.queue_ms)
+    for host in hosts:
+        own = host.name == "requester"
+        inside = () if own else ("-n", Names(config.name).namespace(host.name))
+        end = Names(config.name).own_link if own else "eth0"
+        call("ip", *inside, "link", "set", end, "gso_max_size", size)
+
+
+def packet_bytes(mbps: float | None, queue_ms: float) -> int:
+    """`gso_max_size` for links of which the slowest has this rate; None: none has a limit."""
+    if mbps is None:
+        return _LARGEST_PACKET
+    segments = bucket(mbps, queue_ms)[0] // _MTU_BYTES
+    return min(_LARGEST_PACKET, segments * _SEGMENT_BYTES + _HEADROOM_BYTES)
 
 
 def remove_links(names: Names) -> None:
