@@ -219,6 +219,7 @@ def measure_profile(
             for rows, each in seconds.items()
         }
         samples[nodes] = SegmentSamples(nodes, net)
+    samples = _with_cold_weights(runner, watch, graph, samples, fixed_s, s_per_byte)
     return DeviceProfile(
         device=device,
         model=graph.name,
@@ -235,6 +236,47 @@ def measure_profile(
 def _net(seconds: float, work: Piecework, fixed_s: float, s_per_byte: float) -> float:
     """A sample without its boundary cost; at least a tenth of it."""
     return max(0.1 * seconds, seconds - work.tasks * fixed_s - work.moved_bytes * s_per_byte)
+
+
+def _with_cold_weights(
+    runner: SegmentRunner,
+    watch: Stopwatch,
+    graph: Graph,
+    samples: dict[tuple[int, ...], SegmentSamples],
+    fixed_s: float,
+    s_per_byte: float,
+) -> dict[tuple[int, ...], SegmentSamples]:
+    """The samples as they are when other layers ran in between.
+
+    A segment that runs again and again finds its weights in the processor's cache; in a frame they come from
+    memory. What the body takes as a whole over the sum of its segments is divided among them by the bytes of
+    their weights. The tail has run whole already.
+    """
+    body = {nodes: each for nodes, each in samples.items() if not graph.tail.intersection(nodes)}
+    nodes = tuple(i for segment in body for i in segment)
+    work = runner.prepare(nodes, segment_rows(graph, nodes)) if nodes else None
+    weights = {segment: _weights_bytes(graph, segment) for segment in body}
+    if work is None or not sum(weights.values()):
+        return samples
+    apart = sum(median(each.seconds[each.rows[-1]]) for each in body.values())
+    apart += work.tasks * fixed_s + work.moved_bytes * s_per_byte
+    cold = max(0.0, median(_time(watch, work)) - apart) / sum(weights.values())
+    runner.forget_sessions()
+    return samples | {
+        segment: SegmentSamples(
+            segment,
+            {
+                rows: tuple(s + cold * weights[segment] for s in seconds)
+                for rows, seconds in each.seconds.items()
+            },
+        )
+        for segment, each in body.items()
+    }
+
+
+def _weights_bytes(graph: Graph, nodes: tuple[int, ...]) -> int:
+    names = {name for i in nodes for name in graph.nodes[i].inputs if name}
+    return sum(graph.tensors[name].total_bytes for name in names if graph.tensors[name].constant)
 
 
 def _measure_segment(

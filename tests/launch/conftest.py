@@ -215,7 +215,7 @@ def four_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
 
 
 def wait_for(condition: Callable[[], object], limit_s: float = 30.0) -> None:
-    """Waits until the condition holds; long, since a busy machine may take ten times as long as a quiet one."""
+    """Waits until the condition holds; for long, since a busy machine takes ten times its time."""
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -112,6 +114,19 @@ def test_set_changes_a_running_host(bed_config, file_of, capsys):
         ):
             assert main(["set", file, *words]) == 2
             assert message in capsys.readouterr().err
+
+
+def test_steady_hosts_get_their_share_beside_other_work(bed_config):
+    config = bed_config(HostConfig("half", 0.5, 50, 50), SLOW, steady=True)
+    with Testbed(config) as bed:
+        cores = [python(bed, name, "import os; print(os.sched_getaffinity(0))") for name in ("half", "slow")]
+        assert cores[0] != cores[1] or os.cpu_count() == 1
+        busy = [sys.executable, "-I", "-S", "-c", "while True: pass"]
+        with contextlib.ExitStack() as stack:
+            for core in os.sched_getaffinity(0):
+                process = stack.enter_context(subprocess.Popen(["taskset", "-c", str(core), *busy]))
+                stack.callback(process.kill)
+            assert 0.45 < measure_cpu(bed, config.hosts[0]).reached < 0.52
 
 
 def test_programs_run_inside(bed_config):

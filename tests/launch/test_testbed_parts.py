@@ -12,7 +12,8 @@ from launch.testbed import system
 from launch.testbed.__main__ import main
 from launch.testbed.cgroup import CpuGroups, quota_and_period
 from launch.testbed.config import HostConfig, Subnet, TestbedConfig, load_testbed
-from launch.testbed.links import bucket
+from launch.testbed.cores import place
+from launch.testbed.links import bucket, packet_bytes
 
 
 def load(tmp_path: Path, text: str) -> TestbedConfig:
@@ -31,6 +32,7 @@ def test_every_key(tmp_path):
         queue_ms = 20
         congestion = reno
         hide = /work, /srv/x
+        steady = yes
         [requester]
         link_mbps = 1000
         [host:a]
@@ -53,6 +55,7 @@ def test_every_key(tmp_path):
         20,
         "reno",
         ("/work", "/srv/x"),
+        steady=True,
     )
     assert [config.address(name) for name in ("requester", "a", "b")] == [
         "10.5.0.1",
@@ -86,6 +89,7 @@ MISTAKES = {
         "[testbed]\ncongestion = a b\n[host:a]\n",
         "2: [testbed] congestion: 'a b' is no congestion",
     ),
+    "switch": ("[testbed]\nsteady = on\n[host:a]\n", "2: [testbed] steady: 'on' is neither yes nor no"),
     "hide": (
         "[testbed]\nhide = /\n[host:a]\n",
         "2: [testbed] hide: '/' is not the absolute path of a folder",
@@ -123,6 +127,25 @@ def test_mistakes(tmp_path, text, message):
 )
 def test_quotas(share, quota_us, period_us):
     assert quota_and_period(share) == (quota_us, period_us)
+
+
+def test_hosts_are_placed_where_they_fit():
+    def placed(*shares: float | None) -> dict[str, int]:
+        return place([HostConfig(f"h{i}", share) for i, share in enumerate(shares)], (4, 5))
+
+    assert placed(0.6, 0.4, 0.3, 0.2) == {"h0": 4, "h1": 5, "h2": 5, "h3": 4}
+    assert placed(0.3, 0.9) == {"h1": 4, "h0": 5}
+    assert placed(0.6, 0.6, 0.5) == {}, "something must be left of each core"
+    assert placed(0.2, 1.5) == placed(0.2, None) == {}
+
+
+def test_packets_pass_the_smallest_bucket_whole():
+    assert packet_bytes(None, 50) == 65_536
+    assert packet_bytes(30_000, 50) == 65_536
+    for rate in (1, 50, 200):
+        segments = (packet_bytes(rate, 50) - 400) // 1448
+        assert segments >= 2
+        assert segments * 1514 <= bucket(rate, 50)[0]
 
 
 def test_buckets():
