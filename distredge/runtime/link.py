@@ -15,7 +15,10 @@ from distredge.runtime.transport import connect_dealer, is_readable, send, size_
 
 _REFUSED = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 _FAILED = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL) | _REFUSED
+_MALFORMED = int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
 _EVENT = struct.Struct("=H")
+HOPELESS = 5
+"""Encrypted handshakes that break off without a reason, in a row. One or two may be a peer that ends."""
 WAITING_BYTES = 256 * 1024 * 1024
 """Payloads that a peer keeps for somebody who does not take them."""
 FAREWELL_MS = 200
@@ -34,7 +37,7 @@ class Link:
 
     Attributes:
         complaint: why whoever answers there does not talk to us, as far as that is known; else empty.
-        is_refused: the peer has looked at our key, and does not accept it.
+        is_refused: it makes no sense to wait: the peer does not accept our key, or has not its own.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Link:
         self.heard_s = time.monotonic()
         self.complaint = ""
         self.is_refused = False
+        self._failures = 0
         self.is_encrypted = bool(peer_key)
         self._monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | _FAILED)
         self._waiting: deque[tuple[bytes, Buffer | None]] = deque()
@@ -96,15 +100,17 @@ class Link:
             event = self._monitor.recv_multipart(zmq.NOBLOCK)
             kind = _EVENT.unpack_from(event[0])[0]
             if kind & _FAILED:
-                self.is_refused = kind == _REFUSED
-                self.complaint = self._explain()
+                self._failures += 1
+                self.complaint = self._explain(kind == _REFUSED)
+                final = kind in (_REFUSED, _MALFORMED) or self._failures >= HOPELESS
+                self.is_refused = self.is_encrypted and final
             broken = broken or kind == zmq.EVENT_DISCONNECTED
         return broken
 
-    def _explain(self) -> str:
+    def _explain(self, looked_at_key: bool) -> str:
         if not self.is_encrypted:
             return "is no DistrEdge peer, or one that wants encryption"
-        if self.is_refused:
+        if looked_at_key:
             return "does not accept our key; run `fab deploy` with this hosts file"
         return "does not encrypt, or has not the key that we know of it; run `fab deploy restart`"
 

@@ -70,7 +70,7 @@ class Storm:
 
     # ------------------------------------------------------------------ messages
 
-    def _mutants(self, who: Someone, plan: Any, count: int = 400) -> None:
+    def _mutants(self, who: Someone, plan: Any, count: int = 2000) -> None:
         """Around a session with a plan that works: so that mutants get far."""
         rng = self._rng
         (transfer,) = [t for t in plan.transfers if t.source == -1]
