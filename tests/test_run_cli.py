@@ -112,7 +112,7 @@ def test_hosts(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         for _ in range(2):
             assert main(["run", model, *arguments]) == 0
             assert json.loads(capsys.readouterr().out)["peers"] == 2
-        assert peers.find_dead() is None
+        assert not peers.endings()
 
 
 def test_an_open_shape_comes_from_a_flag_or_from_the_input(
@@ -254,10 +254,10 @@ def distredge(*arguments: str, timeout: float) -> subprocess.CompletedProcess[st
     )
 
 
-def start_running(model: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+def start_running(model: str, *more: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
     """A run that would go on for hours, as soon as it answers frames."""
     run = subprocess.Popen(
-        [sys.executable, "-m", "distredge", "run", model, "--peers", "2", "--frames", "100000000"],
+        [sys.executable, "-m", "distredge", "run", model, "--peers", "2", "--frames", "100000000", *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -287,7 +287,7 @@ def test_ctrl_c_leaves_nothing(model: str) -> None:
 
 
 def test_a_peer_that_is_killed_while_running(model: str) -> None:
-    run, peers = start_running(model)
+    run, peers = start_running(model, "--strict")
     os.kill(peers[0].pid, signal.SIGKILL)
     code, err, took = ended(run, peers)
     assert code == 2

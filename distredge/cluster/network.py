@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf, isfinite
 
@@ -66,6 +66,10 @@ class Network:
             _link(cluster.requester),
             inf if total is None else total,
         )
+
+    def of_members(self, members: Sequence[int]) -> Network:
+        """The same network with these devices only, in this order."""
+        return replace(self, links=tuple(self.links[device] for device in members))
 
     def link(self, device: int) -> Link:
         """The link of a device, or of REQUESTER."""

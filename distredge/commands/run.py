@@ -49,6 +49,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", metavar="FILE", help="write the outputs, as a .npz by output name")
     parser.add_argument("--check", action="store_true", help="compare with onnxruntime on the whole model")
+    parser.add_argument(
+        "--strict", action="store_true", help="end at the loss of a peer, instead of going on"
+    )
     parser.add_argument("--seed", type=non_negative, default=0, help="seed of everything (default: 0)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser
@@ -85,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         plan=args.plan,
         threads=args.threads,
         seed=args.seed,
+        recover=not args.strict,
     ) as session:
         outputs, facts = measure(session, feed, args.frames, args.in_flight)
     facts = {"model": args.model, "policy": args.plan or args.policy, **facts}

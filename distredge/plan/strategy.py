@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -95,3 +97,17 @@ class Strategy:
     @property
     def devices(self) -> int:
         return self.splits[0].devices
+
+    def embedded(self, members: Sequence[int], devices: int) -> Strategy:
+        """The same decision among more devices, of which all but the members have no rows.
+
+        Args:
+            members: numbers among all devices, rising; one per device of this strategy.
+            devices: how many there are in all.
+        """
+        tail = None if self.tail_device is None else members[self.tail_device]
+        splits = tuple(
+            SplitDecision((0, *(split.bounds[bisect_right(members, device)] for device in range(devices))))
+            for split in self.splits
+        )
+        return Strategy(self.scheme, splits, tail)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from distredge.plan.execution import ExecutionPlan
+
+Members = frozenset[int]
+"""Devices that live, by their numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowsArrived:
@@ -36,6 +41,7 @@ class FrameDropped:
 
 
 Event = RowsArrived | PartFinished | FrameSubmitted | FrameDropped
+"""Of one plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +84,114 @@ class RejectRows:
 
 
 Instruction = RunPart | SendRows | DeliverFrame | ForgetFrame | RejectRows
+"""Of one plan."""
+
+
+# ---------------------------------------------------------------------- over all plans of a session
+
+
+@dataclass(frozen=True, slots=True)
+class Under:
+    """An event or an instruction of one epoch's plan."""
+
+    epoch: int
+    what: Event | Instruction
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFound:
+    """A plan for these members. `asked`: as `FindPlan` wanted; else nothing runs under it before UseEpoch."""
+
+    epoch: int
+    members: Members
+    plan: ExecutionPlan
+    asked: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class NoPlanFound:
+    """There is none for these members, at least until a device comes back."""
+
+    members: Members
+
+
+@dataclass(frozen=True, slots=True)
+class UseEpoch:
+    """New frames run under this epoch as soon as it is ready."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveEpoch:
+    """The epoch is not needed any more once its frames are answered."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class EpochFailed:
+    """A device cannot prepare the epoch."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReady:
+    """A device has prepared an epoch."""
+
+    epoch: int
+    device: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLost:
+    """A device died, hangs or is cut off. What it knew is gone."""
+
+    device: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceBack:
+    """A lost device can be used again; it knows nothing."""
+
+    device: int
+
+
+SessionEvent = (
+    Under
+    | FrameSubmitted
+    | FrameDropped
+    | PlanFound
+    | NoPlanFound
+    | UseEpoch
+    | LeaveEpoch
+    | EpochFailed
+    | DeviceReady
+    | DeviceLost
+    | DeviceBack
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FindPlan:
+    """Decide for these members; answered with PlanFound or NoPlanFound."""
+
+    members: Members
+
+
+@dataclass(frozen=True, slots=True)
+class AnnouncePlan:
+    """Bring an epoch's plan to the devices that it involves; each answers with DeviceReady."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetireEpoch:
+    """An epoch has ended: free its buffers, and tell the devices that it involves and that live."""
+
+    epoch: int
+
+
+SessionInstruction = Under | FindPlan | AnnouncePlan | RetireEpoch

@@ -148,11 +148,33 @@ class DropFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejoin:
+    """From the requester, first on a new connection to a peer that it had lost: this connection speaks for
+    the session from now on, and everything that the peer knows of it is void."""
+
+    kind: ClassVar[str] = "rejoin"
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class LostNeighbour:
+    """A peer cannot reach another one (a device of the epoch's plan), or that one knows nothing of the epoch;
+    `text` says what it saw. The requester decides whose fault it is."""
+
+    kind: ClassVar[str] = "lost_neighbour"
+    session: int
+    epoch: int
+    device: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
-    """Something went wrong on a peer; `text` is one line for the user."""
+    """Something went wrong on a peer; `text` is one line for the user. `epoch` is -1 if it concerns none."""
 
     kind: ClassVar[str] = "failure"
     session: int
+    epoch: int
     name: str
     text: str
 
@@ -214,6 +236,8 @@ Message = (
     | PlanReady
     | RetirePlan
     | DropFrame
+    | Rejoin
+    | LostNeighbour
     | Failure
     | Ping
     | Pong

@@ -191,7 +191,7 @@ class BlobStore:
         self._incoming.pop(sha256).discard()
 
     def _failure(self, session: int, text: str) -> Failure:
-        return Failure(session, self._name, text)
+        return Failure(session, -1, self._name, text)
 
     def _stamp(self, sha256: str) -> Path:
         return self.path(sha256).with_suffix(".whole")

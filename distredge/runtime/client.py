@@ -1,15 +1,18 @@
-"""The requester's side of all connections: hellos, plans, frames, liveness, clocks. No threads here."""
+"""The requester's side of a session: plans and frames over the peers that live. No threads here."""
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
-from typing import Any, NoReturn, cast
+from math import inf
+from typing import Any, NamedTuple, NoReturn, cast
 
 import msgpack
+import numpy as np
 import zmq
 
 from distredge import __version__
@@ -25,21 +28,34 @@ from distredge.errors import (
 from distredge.plan.execution import REQUESTER, ExecutionPlan
 from distredge.plan.serde import to_plain
 from distredge.protocol.events import (
+    AnnouncePlan,
     DeliverFrame,
+    DeviceBack,
+    DeviceLost,
+    DeviceReady,
+    EpochFailed,
+    FindPlan,
+    ForgetFrame,
     FrameDropped,
     FrameSubmitted,
-    Instruction,
+    LeaveEpoch,
+    Members,
+    NoPlanFound,
+    PlanFound,
+    RetireEpoch,
     RowsArrived,
     SendRows,
+    SessionInstruction,
+    Under,
+    UseEpoch,
 )
 from distredge.protocol.messages import (
     BlobReady,
     Buffer,
-    Bye,
     DropFrame,
     Failure,
     GetTrace,
-    Hello,
+    LostNeighbour,
     Message,
     NeedBlob,
     Ping,
@@ -49,29 +65,38 @@ from distredge.protocol.messages import (
     Trace,
     UsePlan,
     Welcome,
-    encode,
 )
 from distredge.runtime.blobs import BlobSource
 from distredge.runtime.clock import Clocks
-from distredge.runtime.deployment import Deployment, PeerAddress, Processes
+from distredge.runtime.deployment import Deployment, Line, PeerAddress, Processes
 from distredge.runtime.engine import Array, from_payload, to_payload
+from distredge.runtime.finder import PlanFinder
 from distredge.runtime.keys import KeyPair
 from distredge.runtime.link import Link
+from distredge.runtime.membership import SETTLE_S, Loss, Membership
 from distredge.runtime.supply import BlobSupply
 from distredge.runtime.trace import FrameTimes, PeerEvents, TraceEvent, read_events
 from distredge.runtime.transport import MESSAGE_LIMIT, RowsFields, is_readable, receive, rows_header
 
+_LOG = logging.getLogger(__name__)
+
 TICK_S = 0.1
 PING_S = 1.0
-SILENCE_S = 4.0
-"""A peer that answers no ping for so long is lost, even if its connection stands."""
 PREPARE_S = 300.0
 """A peer that builds sessions says nothing until it is done, and may be slow; but not as slow as that."""
-SETTLE_S = 0.3
-"""After a peer's complaint about another: time to see which one is really gone."""
+PATIENCE_S = 5.0
+"""How long frames wait for a peer to come back when there is none."""
 PINGS_AT_ONCE = 8
 BATCH = 64
 TIMES_KEPT, EVENTS_KEPT = 20_000, 20_000
+
+
+class _Open(NamedTuple):
+    """A frame that is not answered: everything that is needed to send it again."""
+
+    line: Line
+    feed: Mapping[str, Array]
+    submitted_s: float
 
 
 class Client:
@@ -82,6 +107,9 @@ class Client:
         timeout_s: how long a peer may take to answer a hello.
         processes: of the peers, if they are this process's children.
         own: our keys; needed for peers that have one.
+
+    Attributes:
+        recovers: whether frames go on without a peer that is lost; otherwise that ends the session.
     """
 
     def __init__(
@@ -93,34 +121,29 @@ class Client:
         own: KeyPair | None = None,
     ) -> None:
         self.session = secrets.randbits(62)
+        self.recovers = False
         self.finished: dict[int, list[Array]] = {}
         self.times: deque[FrameTimes] = deque(maxlen=TIMES_KEPT)
         self.events: deque[TraceEvent] = deque(maxlen=EVENTS_KEPT)
         self._timeout_s = timeout_s
-        self._processes = processes
-        self._keys = tuple(peer.key for peer in peers)
         self._context: zmq.Context[Any] = zmq.Context()
-        self._links: list[Link] = []
-        self._poller = zmq.Poller()
-        self._by_socket: dict[Any, int] = {}
-        self._deployments: dict[int, Deployment] = {}
         self._epochs = count()
         self._frames = count()
-        self._submitted_s: dict[int, float] = {}
-        self._feed: Mapping[str, Array] = {}
-        self._supply = BlobSupply(self.session, self._links)
+        self._open: dict[int, _Open] = {}
+        self._lines: list[Line] = []
+        self._deployments: dict[int, Deployment] = {}
+        self._announcing: list[Deployment] = []
+        self._charges: list[tuple[float, int, PeerError]] = []
+        self._finder = PlanFinder()
         self._clocks = Clocks(len(peers))
         self._next_tick_s = self._next_ping_s = 0.0
         self._traces: dict[int, list[TraceEvent]] = {}
         self._failure: DistrEdgeError | None = None
-        self._preparing = False
         self._progress_s = 0.0
+        self._membership: Membership | None = None
         try:
-            for peer in peers:
-                link = Link(self._context, peer.name, peer.address, own, peer.key)
-                self._links.append(link)
-                self._by_socket[link.socket] = len(self._by_socket)
-                self._poller.register(link.socket, zmq.POLLIN)
+            self._peers = self._membership = Membership(self._context, self.session, peers, processes, own)
+            self._supply = BlobSupply(self.session, self._peers.links)
         except BaseException:
             self.close()
             raise
@@ -128,7 +151,12 @@ class Client:
     @property
     def names(self) -> tuple[str, ...]:
         """The peers', in order."""
-        return tuple(link.name for link in self._links)
+        return tuple(member.name for member in self._peers.members)
+
+    @property
+    def members(self) -> Members:
+        """Peers that live, by number."""
+        return self._peers.up
 
     # ------------------------------------------------------------------ connecting and closing
 
@@ -140,11 +168,10 @@ class Client:
             PeerRefusedError: one does not accept our key, or is not the one whose key we know.
             ProtocolError: one is of another version.
         """
-        for link in self._links:
-            link.send_message(Hello(self.session, "requester", __version__))
+        self._peers.greet()
         deadline = time.monotonic() + self._timeout_s
-        while silent := [link for link in self._links if not link.welcomed]:
-            first = next((link for link in silent if link.is_refused), silent[0])
+        while silent := [member for member in self._peers.members if not member.is_up]:
+            first = next((member.link for member in silent if member.link.is_refused), silent[0].link)
             if first.is_refused or time.monotonic() > deadline:
                 raise self._unanswered(first)
             self.pump(min(TICK_S, max(0.0, deadline - time.monotonic())))
@@ -160,31 +187,50 @@ class Client:
 
     def close(self) -> None:
         """Says goodbye and closes all sockets."""
-        for link in self._links:
-            if link.welcomed and self._failure is None:
-                link.send_message(Bye(self.session))
-            link.close(farewell=link.welcomed and self._failure is None)
-        self._supply.close()
-        self._links.clear()
+        self._finder.close()
+        if self._membership is not None:
+            self._membership.close(farewell=self._failure is None)
+            self._supply.close()
         self._context.term()
 
     # ------------------------------------------------------------------ plans
 
-    def deploy(self, plan: ExecutionPlan, blobs: Sequence[BlobSource]) -> Deployment:
-        """Brings the model and a plan to all peers, and waits until they are ready.
+    def line(
+        self,
+        blobs: Sequence[BlobSource],
+        find: Callable[[Members], ExecutionPlan] | None = None,
+        alone: Callable[[Mapping[str, Array]], list[Array]] | None = None,
+    ) -> Line:
+        """A model in one input shape; see `Line`."""
+        line = Line(self.members, blobs, find, alone)
+        self._lines.append(line)
+        return line
+
+    def end(self, line: Line) -> None:
+        """Retires all plans of a line; its frames are given up."""
+        for frame in line.state.frames:
+            self.drop(frame)
+        self._lines.remove(line)
+        for epoch in line.state.epochs:
+            self._retire(epoch)
+
+    def begin(
+        self, line: Line, plan: ExecutionPlan, members: Members | None = None, *, asked: bool = False
+    ) -> Deployment:
+        """Starts to bring the model and a plan to the peers that it involves; `pump` goes on with it.
 
         Args:
+            line: whose plan it is.
             plan: for as many devices as there are peers.
-            blobs: the model's weights and graph.
+            members: the peers that it was made for; None for those that live.
+            asked: the line asked for it, and will use it as it likes; otherwise say `use`.
 
         Raises:
-            PeerError: a peer cannot use the plan.
             StrategyError: the plan is not for these peers.
         """
-        if len(plan.devices) != len(self._links):
-            raise StrategyError(
-                f"the plan is for {len(plan.devices)} devices, there are {len(self._links)} peers"
-            )
+        peers = len(self._peers.members)
+        if len(plan.devices) != peers:
+            raise StrategyError(f"the plan is for {len(plan.devices)} devices, there are {peers} peers")
         for transfer in plan.transfers:
             size = plan.transfer_bytes(transfer)
             if size > MESSAGE_LIMIT:
@@ -192,129 +238,208 @@ class Client:
                     f"rows of {transfer.tensor!r} would make a message of {size} bytes; "
                     f"the limit is {MESSAGE_LIMIT}; use more peers, or cut the depth elsewhere"
                 )
-        deployment = Deployment(next(self._epochs), plan)
+        deployment = Deployment(next(self._epochs), plan, line)
         self._deployments[deployment.epoch] = deployment
-        self._preparing = True
-        self._progress_s = time.monotonic()
-        try:
-            self._supply.offer(blobs)
-            while missing := self._supply.missing:
-                self._await(missing, "did not take the model")
-            document = bytes(msgpack.packb(to_plain(plan)))
-            addresses = tuple(link.address for link in self._links)
-            for device, link in enumerate(self._links):
-                link.send_message(
-                    UsePlan(self.session, deployment.epoch, device, addresses, self._keys), document
-                )
-            while missing := set(range(len(self._links))) - deployment.ready:
-                self._await(missing, "did not get ready for the plan")
-        except BaseException:
-            self.retire(deployment)
-            raise
-        finally:
-            self._preparing = False
-            self._supply.close()
-            self._next_ping_s = 0.0
+        found = PlanFound(deployment.epoch, self.members if members is None else members, plan, asked)
+        self._perform(line, line.state.handle(found))
+        if deployment.is_over:
+            self._deployments.pop(deployment.epoch, None)
         return deployment
 
-    def _await(self, missing: set[int], what: str) -> None:
-        """Waits a moment for peers that prepare something.
+    def deploy(self, line: Line, plan: ExecutionPlan) -> Deployment:
+        """As `begin`, but waits until the peers are ready.
 
         Raises:
+            PeerError: a peer cannot use the plan.
+            PeerLostError: a peer that it involves was lost, or is.
             PeerTimeoutError: nothing got any further for long.
+            StrategyError: the plan is not for these peers.
         """
+        self._progress_s = time.monotonic()
+        deployment = self.begin(line, plan)
+        try:
+            while not deployment.is_ready:
+                if deployment.failure is not None:
+                    raise deployment.failure
+                if deployment.is_over:
+                    raise PeerLostError(f"a peer that the plan involves is lost: {self._peers.last_loss()}")
+                self._check_progress(deployment)
+                self.pump(TICK_S)
+        except BaseException:
+            self._perform(line, line.state.handle(EpochFailed(deployment.epoch)))
+            raise
+        return deployment
+
+    def _check_progress(self, deployment: Deployment) -> None:
         if time.monotonic() - self._progress_s > PREPARE_S:
-            link = self._links[min(missing)]
+            lacking = self._supply.missing(deployment.line.blobs, deployment.involved)
+            what = "did not take the model" if lacking else "did not get ready for the plan"
+            member = self._peers.members[min(lacking or deployment.involved)]
             raise PeerTimeoutError(
-                f"peer {link.name} at {link.address} {what} in {PREPARE_S:g} s", peer=link.name
+                f"peer {member.name} at {member.address} {what} in {PREPARE_S:g} s", peer=member.name
             )
-        self.pump(TICK_S)
 
-    def retire(self, deployment: Deployment) -> None:
-        """Tells the peers to forget a plan."""
-        if self._deployments.pop(deployment.epoch, None) is not None:
-            self._tell_all(RetirePlan(self.session, deployment.epoch))
+    def use(self, deployment: Deployment) -> None:
+        """Runs new frames of its line under a plan, as soon as it is ready. Nothing, if it is over."""
+        if not deployment.is_over:
+            line = deployment.line
+            self._perform(line, line.state.handle(UseEpoch(deployment.epoch)))
 
-    def _tell_all(self, message: Message) -> None:
-        header = encode(message)
-        for link in self._links:
-            link.send(header)
+    def leave(self, deployment: Deployment) -> None:
+        """Retires a plan as soon as its frames are answered and another one is current."""
+        line = deployment.line
+        self._perform(line, line.state.handle(LeaveEpoch(deployment.epoch)))
+
+    def current(self, line: Line) -> Deployment | None:
+        """The plan of new frames; None while there is none."""
+        return None if line.state.current is None else self._deployments[line.state.current]
+
+    @property
+    def plans(self) -> dict[int, ExecutionPlan]:
+        """Those that are not over, by epoch."""
+        return {epoch: deployment.plan for epoch, deployment in self._deployments.items()}
+
+    def _announce(self, epoch: int) -> None:
+        deployment = self._deployments[epoch]
+        self._announcing.append(deployment)
+        self._supply.offer(deployment.line.blobs, deployment.involved)
+        self._announce_supplied()
+
+    def _announce_supplied(self) -> None:
+        """Sends the plans whose model is everywhere by now."""
+        for deployment in list(self._announcing):
+            if self._supply.missing(deployment.line.blobs, deployment.involved):
+                continue
+            self._announcing.remove(deployment)
+            document = bytes(msgpack.packb(to_plain(deployment.plan)))
+            addresses = tuple(member.address for member in self._peers.members)
+            for device in sorted(deployment.involved):
+                message = UsePlan(self.session, deployment.epoch, device, addresses, self._peers.keys)
+                self._peers.links[device].send_message(message, document)
+        if not self._announcing:
+            self._supply.close()
+
+    def _retire(self, epoch: int) -> None:
+        deployment = self._deployments.pop(epoch, None)
+        if deployment is not None:
+            if deployment in self._announcing:
+                self._announcing.remove(deployment)
+            else:
+                self._peers.tell(deployment.involved, RetirePlan(self.session, epoch))
+
+    def _take_found(self) -> None:
+        """Plans that were decided meanwhile."""
+        while self._finder.found:
+            line, members, plan = self._finder.found.popleft()
+            if line not in self._lines:
+                continue
+            try:
+                if plan is not None:
+                    self.begin(line, plan, members, asked=True)
+                    continue
+            except StrategyError as error:
+                _LOG.warning("no plan for peers %s: %s", sorted(members), error)
+            self._perform(line, line.state.handle(NoPlanFound(members)))
 
     # ------------------------------------------------------------------ frames
 
-    def submit(self, deployment: Deployment, feed: Mapping[str, Array]) -> int:
+    def submit(self, line: Line, feed: Mapping[str, Array]) -> int:
         """Sends a frame's inputs to whoever needs them; returns the frame's number.
 
         The feed may change as soon as this returns; `finished` will hold the outputs.
         """
         frame = next(self._frames)
-        kept = {
-            # An input that is also an output is handed back at the end: by then it may have changed.
-            name: array.copy() if name in deployment.plan.outputs else array
-            for name, array in feed.items()
-        }
-        deployment.store.put_inputs(frame, kept)
-        self._submitted_s[frame] = time.monotonic()
-        self._feed = feed
-        self._perform(deployment, deployment.state.handle(FrameSubmitted(frame)))
-        self._feed = {}
+        # Kept until it is answered, in case that it must be sent again.
+        kept = {name: np.array(array, order="C") for name, array in feed.items()}
+        self._open[frame] = _Open(line, kept, time.monotonic())
+        self._perform(line, line.state.handle(FrameSubmitted(frame)))
         return frame
 
     def wait(self, frame: int) -> list[Array]:
-        """The outputs of a frame, as soon as they are complete. Raises as `pump`."""
-        while frame not in self.finished:
-            self.pump(TICK_S)
+        """The outputs of a frame, as soon as they are complete. Raises as `pump`.
+
+        Raises:
+            PeerLostError: nobody is left to compute it.
+        """
+        self.wait_any([frame])
         return self.finished.pop(frame)
 
     def wait_any(self, frames: Iterable[int]) -> int:
-        """One of these frames that is complete; waits until there is one. Raises as `pump`."""
+        """One of these frames that is complete; waits until there is one. Raises as `wait`."""
         wanted = list(frames)
         while not (done := [frame for frame in wanted if frame in self.finished]):
             self.pump(TICK_S)
+            self._check_stuck(wanted)
         return done[0]
 
-    def run(self, deployment: Deployment, feed: Mapping[str, Array]) -> int:
+    def _check_stuck(self, frames: Iterable[int]) -> None:
+        now = time.monotonic()
+        for frame in frames:
+            opened = self._open.get(frame)
+            if opened is not None and now - opened.line.stuck_s > PATIENCE_S:
+                raise PeerLostError(f"no peer is left: {self._peers.last_loss()}")
+
+    def run(self, line: Line, feed: Mapping[str, Array]) -> int:
         """Computes one frame and forgets its outputs; returns its number."""
-        frame = self.submit(deployment, feed)
+        frame = self.submit(line, feed)
         self.wait(frame)
         return frame
 
-    def drop(self, deployment: Deployment, frame: int) -> None:
-        """Gives up a frame."""
-        if self.finished.pop(frame, None) is not None or frame not in self._submitted_s:
-            return
-        del self._submitted_s[frame]
-        deployment.state.handle(FrameDropped(frame))
-        deployment.store.forget(frame)
-        self._tell_all(DropFrame(self.session, deployment.epoch, frame))
+    def drop(self, frame: int) -> None:
+        """Gives up a frame, answered or not."""
+        self.finished.pop(frame, None)
+        opened = self._open.pop(frame, None)
+        if opened is not None:
+            self._perform(opened.line, opened.line.state.handle(FrameDropped(frame)))
 
-    def _perform(self, deployment: Deployment, instructions: list[Instruction]) -> None:
+    def _perform(self, line: Line, instructions: list[SessionInstruction]) -> None:
         for instruction in instructions:
             match instruction:
-                case SendRows(frame, transfer):
-                    self._send_rows(deployment, frame, transfer)
-                case DeliverFrame(frame):
-                    self._deliver(deployment, frame)
+                case Under(epoch, SendRows(frame, transfer)):
+                    self._send_rows(self._deployments[epoch], frame, transfer)
+                case Under(epoch, DeliverFrame(frame)):
+                    deployment = self._deployments[epoch]
+                    self._enter(deployment, frame)
+                    self._deliver(frame, epoch, deployment.store.result(frame))
+                    self._leave_frame(deployment, frame)
+                case Under(epoch, ForgetFrame(frame)):
+                    deployment = self._deployments[epoch]
+                    self._leave_frame(deployment, frame)
+                    self._peers.tell(deployment.involved, DropFrame(self.session, epoch, frame))
+                case AnnouncePlan(epoch):
+                    self._announce(epoch)
+                case RetireEpoch(epoch):
+                    self._retire(epoch)
+                case FindPlan(members):
+                    self._finder.ask(line, members)
+
+    def _enter(self, deployment: Deployment, frame: int) -> None:
+        """Puts a frame's inputs into the buffers of the plan that it runs under."""
+        if frame not in deployment.frames:
+            deployment.frames.add(frame)
+            deployment.store.put_inputs(frame, self._open[frame].feed)
+
+    @staticmethod
+    def _leave_frame(deployment: Deployment, frame: int) -> None:
+        deployment.frames.discard(frame)
+        deployment.store.forget(frame)
 
     def _send_rows(self, deployment: Deployment, frame: int, transfer: int) -> None:
+        self._enter(deployment, frame)
         target, fields = deployment.routes[transfer]
         array = deployment.store.rows_to_send(frame, transfer)
         start = time.monotonic()
         header = rows_header(self.session, deployment.epoch, frame, *fields, start)
-        # Rows that lie together are part of the caller's own array, which it may fill anew at any time.
-        is_callers = array.base is not None or any(array is given for given in self._feed.values())
-        self._links[target].send(header, to_payload(array), copy=is_callers)
+        self._peers.links[target].send(header, to_payload(array))
         self.events.append(TraceEvent("send", frame, transfer, start, time.monotonic(), array.nbytes))
 
-    def _deliver(self, deployment: Deployment, frame: int) -> None:
-        submitted_s = self._submitted_s.pop(frame)
+    def _deliver(self, frame: int, epoch: int, outputs: Sequence[Array]) -> None:
+        submitted_s = self._open.pop(frame).submitted_s
         # What came in one piece lies in a message's memory, which nobody may write to.
         self.finished[frame] = [
-            array if array.flags.writeable and array.base is None else array.copy()
-            for array in deployment.store.result(frame)
+            array if array.flags.writeable and array.base is None else array.copy() for array in outputs
         ]
-        deployment.store.forget(frame)
-        self.times.append(FrameTimes(frame, deployment.epoch, submitted_s, time.monotonic()))
+        self.times.append(FrameTimes(frame, epoch, submitted_s, time.monotonic()))
 
     # ------------------------------------------------------------------ receiving
 
@@ -322,36 +447,34 @@ class Client:
         """Receives everything that is there; waits at most `timeout_s` for something.
 
         Raises:
-            PeerLostError: a peer is gone.
+            PeerLostError: a peer is gone, and the session does not recover.
             PeerError: a peer reports a failure.
             ProtocolError: a peer does not speak this protocol.
         """
         if self._failure is not None:
             raise self._failure
         patience_s = min(timeout_s, TICK_S)
-        for link in self._links:
+        for link in self._peers.links:
             if link.is_waiting and link.flush():
                 patience_s = min(patience_s, 0.001)
-        for socket, _ in self._poller.poll(int(1000 * patience_s)):
-            at = self._by_socket[socket]
-            self._receive(at)
+        for at, link in self._peers.readable(patience_s):
             for _ in range(BATCH):
-                if not is_readable(socket):
+                if link.socket.closed or not is_readable(link.socket):
                     break
-                self._receive(at)
+                self._receive(at, link)
+        if self._finder.found:
+            self._take_found()
         now = time.monotonic()
         if now >= self._next_tick_s:
             self._next_tick_s = now + TICK_S
             self._tick(now)
 
-    def _receive(self, at: int) -> None:
-        link = self._links[at]
+    def _receive(self, at: int, link: Link) -> None:
         try:
             _, message, payload = receive(link.socket, routed=False)
         except ProtocolError as error:
             if error.context.get("other_version"):
-                text = f"peer {link.name} at {link.address} speaks another protocol version"
-                self._fail(ProtocolError(f"{text}; install DistrEdge {__version__} there", peer=link.name))
+                self._refuse(at, f"speaks another protocol version; install DistrEdge {__version__} there")
             return
         link.heard_s = time.monotonic()
         if type(message) is list:
@@ -361,10 +484,13 @@ class Client:
             case Welcome(_, _, version, _):
                 if version != __version__:
                     text = (
-                        f"peer {link.name} at {link.address} runs DistrEdge {version}, this is {__version__}"
+                        f"runs DistrEdge {version}, this is {__version__}; install the same version on both"
                     )
-                    self._fail(ProtocolError(f"{text}; install the same version on both", peer=link.name))
+                    self._refuse(at, text)
+                    return
                 link.welcomed = True
+                if self._peers.welcomed(at):
+                    self._back(at)
             case Pong(_, number, clock_s):
                 self._clocks.answered(at, number, link.heard_s, clock_s)
             case NeedBlob(_, sha256, offset):
@@ -373,82 +499,141 @@ class Client:
             case BlobReady(_, sha256):
                 self._progress_s = link.heard_s
                 self._supply.ready(at, sha256)
+                self._announce_supplied()
             case PlanReady(_, epoch, device):
                 if device == at and epoch in self._deployments:
                     self._progress_s = link.heard_s
-                    self._deployments[epoch].ready.add(device)
+                    line = self._deployments[epoch].line
+                    self._perform(line, line.state.handle(DeviceReady(epoch, device)))
             case Trace() if payload is not None:
                 self._traces[at] = read_events(payload)
-            case Failure(session, _, text) if session == self.session:
-                self._fail(PeerError(f"peer {link.name} {text}", peer=link.name), settle=True)
+            case LostNeighbour(session, epoch, about, text) if session == self.session:
+                if epoch in self._deployments and about in self._deployments[epoch].involved:
+                    self._peers.complain(epoch, at, about, text)
+            case Failure(session, epoch, _, text) if session == self.session:
+                self._on_failure(at, epoch, text)
 
     def _on_rows(self, at: int, fields: RowsFields, payload: Buffer | None) -> None:
         session, epoch, frame, number, tensor, *_ = fields
         deployment = self._deployments.get(epoch)
         if session != self.session or deployment is None or payload is None:
             return
-        plan = deployment.plan
+        plan, state = deployment.plan, deployment.line.state
         if not 0 <= number < len(plan.transfers) or plan.transfers[number].tensor != tensor:
             return
-        if frame not in self._submitted_s:
+        if state.epoch_of(frame) != epoch:
             return
         now = time.monotonic()
         try:
             array = from_payload(payload, plan.tensors[tensor], plan.transfers[number].rows)
         except ProtocolError as error:
-            self._fail(ProtocolError(f"peer {self._links[at].name} sent rows that do not fit: {error}"))
+            self._fail(ProtocolError(f"peer {self.names[at]} sent rows that do not fit: {error}"))
         deployment.store.put_transfer(frame, number, array)
         self.events.append(TraceEvent("receive", frame, number, now, now, array.nbytes))
-        self._perform(deployment, deployment.state.handle(RowsArrived(frame, number)))
+        self._perform(deployment.line, state.handle(Under(epoch, RowsArrived(frame, number))))
 
-    # ------------------------------------------------------------------ liveness
+    # ------------------------------------------------------------------ who lives
 
     def _tick(self, now: float) -> None:
-        self._check_alive(now)
+        preparing = [d for d in self._deployments.values() if not d.is_ready]
+        patient = frozenset[int]().union(*(deployment.involved for deployment in preparing))
+        for loss in list(self._peers.find_lost(now, patient=patient)):
+            self._lose(loss)
+        self._judge(now)
+        if self.recovers:
+            self._peers.knock(now)
+            for line in self._lines:
+                self._help(line, now)
         if now >= self._next_ping_s:
             self._next_ping_s = now + PING_S
             self._send_pings()
 
     def _send_pings(self) -> None:
-        self._tell_all(Ping(self.session, self._clocks.ask(time.monotonic())))
+        self._peers.tell(self.members, Ping(self.session, self._clocks.ask(time.monotonic())))
 
-    def _check_alive(self, now: float) -> None:
-        dead = self._processes.find_dead() if self._processes is not None else None
-        if dead is not None:
-            name, how = dead
-            self._fail(PeerLostError(f"peer {name} {how}", peer=name))
-        for link in self._links:
-            if link.is_broken() and link.welcomed:
-                text = (
-                    f"peer {link.name} at {link.address} closed its connection or cannot be reached any more"
-                )
-                self._fail(PeerLostError(text, peer=link.name))
-            # While it prepares a plan, a peer's interpreter may be busy for long. Its connection is watched.
-            if link.welcomed and not self._preparing and now - link.heard_s > SILENCE_S:
-                text = f"peer {link.name} at {link.address} has not answered for {now - link.heard_s:.1f} s"
-                self._fail(PeerLostError(text, peer=link.name))
+    def _lose(self, loss: Loss, *, cut_off: bool = False) -> None:
+        """A peer is gone."""
+        name = self.names[loss.at]
+        if not self.recovers:
+            self._fail(PeerLostError(f"peer {name} {loss.how}", peer=name))
+        was_up = self._peers.members[loss.at].is_up
+        self._peers.lose(loss, cut_off=cut_off)
+        self._supply.forget(loss.at)
+        if was_up:
+            _LOG.warning("peer %s %s", name, loss.how)
+            for line in self._lines:
+                self._perform(line, line.state.handle(DeviceLost(loss.at)))
 
-    def _fail(self, error: DistrEdgeError, *, settle: bool = False) -> NoReturn:
-        """Ends the session. With `settle`, looks first whether a peer's death explains the complaint."""
-        deadline = time.monotonic() + SETTLE_S
-        while settle and time.monotonic() < deadline:
-            self._check_alive(time.monotonic())
-            time.sleep(0.02)
+    def _back(self, at: int) -> None:
+        """A peer can be used (again)."""
+        for line in self._lines:
+            self._perform(line, line.state.handle(DeviceBack(at)))
+
+    def _refuse(self, at: int, text: str) -> None:
+        """A peer speaks otherwise than this process."""
+        member = self._peers.members[at]
+        how = f"at {member.address} {text}"
+        if not self.recovers:
+            self._fail(ProtocolError(f"peer {member.name} {how}", peer=member.name))
+        self._lose(Loss(at, how), cut_off=True)
+
+    def _on_failure(self, at: int, epoch: int, text: str) -> None:
+        name = self.names[at]
+        error = PeerError(f"peer {name} {text}", peer=name)
+        deployment = self._deployments.get(epoch)
+        if epoch >= 0 and deployment is None:
+            return  # of a plan that is over
+        if self.recovers and deployment is not None and not deployment.is_ready:
+            _LOG.warning("%s", error)
+            deployment.failure = error
+            self._perform(deployment.line, deployment.line.state.handle(EpochFailed(epoch)))
+            return
+        self._charges.append((time.monotonic() + SETTLE_S, epoch, error))
+
+    def _judge(self, now: float) -> None:
+        """After a moment in which a death would have explained them: failures, and complaints of peers
+        about each other."""
+        self._charges = [each for each in self._charges if each[1] < 0 or each[1] in self._deployments]
+        for due_s, _, error in self._charges:
+            if now >= due_s:
+                self._fail(error)
+        while (judged := self._peers.judge(now, tuple(self._deployments))) is not None:
+            loss, by, text = judged
+            if not self.recovers:
+                self._fail(PeerError(f"peer {self.names[by]} {text}", peer=self.names[by]))
+            self._lose(loss, cut_off=True)
+
+    def _help(self, line: Line, now: float) -> None:
+        """Computes a frame here if no peer can."""
+        waiting = line.state.waiting
+        if not waiting or not line.state.is_stuck:
+            line.stuck_s = inf
+            return
+        line.stuck_s = min(line.stuck_s, now)
+        if line.alone is not None:
+            frame = waiting[0]
+            outputs = line.alone(self._open[frame].feed)
+            line.state.handle(FrameDropped(frame))
+            self._deliver(frame, -1, outputs)
+            self._next_tick_s = now
+
+    def _fail(self, error: DistrEdgeError) -> NoReturn:
+        """Ends the session."""
         self._failure = error
         raise error
 
     # ------------------------------------------------------------------ measuring
 
     def collect_traces(self) -> list[PeerEvents]:
-        """What each peer and the requester did since the last question, and their clocks."""
+        """What each peer that lives and the requester did since the last question, and their clocks."""
         for _ in range(PINGS_AT_ONCE):
             self._send_pings()
         self._traces.clear()
-        self._tell_all(GetTrace(self.session))
-        while len(self._traces) < len(self._links):
+        self._peers.tell(self.members, GetTrace(self.session))
+        while not self.members <= set(self._traces):
             self.pump(TICK_S)
         collected = [PeerEvents("requester", REQUESTER, 0.0, list(self.events))]
         self.events.clear()
-        for at, link in enumerate(self._links):
-            collected.append(PeerEvents(link.name, at, self._clocks.offset_s(at), self._traces[at]))
+        for at, events in sorted(self._traces.items()):
+            collected.append(PeerEvents(self.names[at], at, self._clocks.offset_s(at), events))
         return collected

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from math import inf
 
 from distredge.cluster.hosts import Cluster
 from distredge.cluster.load import cluster_times
@@ -13,7 +15,7 @@ from distredge.plan.execution import ExecutionPlan
 from distredge.plan.policy import Device, PlanningProblem, Policy
 from distredge.runtime.blobs import BlobSource
 from distredge.runtime.client import Client
-from distredge.runtime.measure import measure_speeds, problem_of_speeds
+from distredge.runtime.measure import evened, measure_speeds, problem_of_speeds
 from distredge.runtime.reference import random_feed
 
 
@@ -31,29 +33,62 @@ class Decider:
     def __init__(self, policy: Policy, cluster: Cluster | None, seed: int, budget_s: float) -> None:
         self._policy, self._cluster, self._seed, self._budget_s = policy, cluster, seed, budget_s
         self._speeds: tuple[float, ...] | None = None
+        self._names: tuple[str, ...] = ()
 
     def plan(self, client: Client, model: Model, blobs: Sequence[BlobSource]) -> ExecutionPlan:
-        """The plan for this model over these peers.
+        """The plan for this model over all peers; measures them first, if that is needed.
 
         Raises:
             PolicyError: the policy cannot decide here.
             PeerError: a peer fails while it is measured.
         """
-        strategy = self._policy.find_strategy(self._problem(client, model, blobs))
-        return compile_plan(model.graph, strategy, client.names, model=model.weights_sha256)
-
-    def _problem(self, client: Client, model: Model, blobs: Sequence[BlobSource]) -> PlanningProblem:
-        graph, names, cluster = model.graph, client.names, self._cluster
-        if cluster is not None and all(device.profile for device in cluster.devices):
-            devices = tuple(
-                Device(name, times) for name, times in zip(names, cluster_times(cluster, graph), strict=True)
-            )
-            return PlanningProblem(graph, devices, Network.of(cluster), self._seed, self._budget_s)
-        if self._speeds is None:
+        self._names = client.names
+        if self._speeds is None and not self._has_profiles:
             self._speeds = self._measured(client, model, blobs)
+        return self.plan_for(model, range(len(client.names)))
+
+    def expect(self, names: Sequence[str], speeds: Sequence[float]) -> None:
+        """Takes these as the peers' speeds, if none are known: where a plan was given."""
+        self._names = tuple(names)
+        if self._speeds is None and not self._has_profiles:
+            self._speeds = evened(speeds)
+
+    def plan_for(self, model: Model, members: Iterable[int], budget_s: float = inf) -> ExecutionPlan:
+        """The plan for some of the peers; the others have nothing to do. Speaks to no peer.
+
+        Args:
+            model: the model.
+            members: numbers of peers.
+            budget_s: how long to think at most.
+
+        Raises:
+            PolicyError: the policy cannot decide here.
+        """
+        chosen = sorted(members)
+        whole = self._problem(model)
+        problem = replace(
+            whole,
+            devices=tuple(whole.devices[at] for at in chosen),
+            network=whole.network.of_members(chosen),
+            budget_s=min(self._budget_s, budget_s),
+        )
+        strategy = self._policy.find_strategy(problem).embedded(chosen, len(self._names))
+        return compile_plan(model.graph, strategy, self._names, model=model.weights_sha256)
+
+    @property
+    def _has_profiles(self) -> bool:
+        return self._cluster is not None and all(device.profile for device in self._cluster.devices)
+
+    def _problem(self, model: Model) -> PlanningProblem:
+        graph, cluster = model.graph, self._cluster
+        if cluster is not None and self._has_profiles:
+            times = cluster_times(cluster, graph)
+            devices = tuple(Device(name, each) for name, each in zip(self._names, times, strict=True))
+            return PlanningProblem(graph, devices, Network.of(cluster), self._seed, self._budget_s)
+        assert self._speeds is not None
         network = None if cluster is None else Network.of(cluster)
         return problem_of_speeds(
-            graph, names, self._speeds, network, seed=self._seed, budget_s=self._budget_s
+            graph, self._names, self._speeds, network, seed=self._seed, budget_s=self._budget_s
         )
 
     def _measured(self, client: Client, model: Model, blobs: Sequence[BlobSource]) -> tuple[float, ...]:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
+from distredge.errors import PeerError
 from distredge.plan.execution import REQUESTER, ExecutionPlan
-from distredge.protocol.requester import RequesterState
-from distredge.runtime.engine import FrameStore
+from distredge.protocol.events import Members
+from distredge.protocol.succession import Succession, involved_devices
+from distredge.runtime.blobs import BlobSource
+from distredge.runtime.engine import Array, FrameStore
+
+STANDBY_BYTES = 256 * 1024 * 1024
+"""Weights of all plans that are kept ready for the loss of a peer; for larger models there are none."""
 
 
 @dataclass(frozen=True)
@@ -22,20 +30,28 @@ class PeerAddress:
 class Processes(Protocol):
     """Whoever knows whether the processes behind the peers live."""
 
-    def find_dead(self) -> tuple[str, str] | None:
-        """Name of a peer whose process has ended, and how; None if all live."""
+    def endings(self) -> Mapping[int, str]:
+        """Peers whose process has ended, by number, and how."""
+        ...
+
+    def revive(self, at: int) -> str | None:
+        """The address of a peer; its process is started again if it has ended. None while it starts."""
         ...
 
 
 class Deployment:
-    """One plan on all its peers, and the requester's side of it."""
+    """One plan on the peers that it involves, and the requester's buffers for it."""
 
-    def __init__(self, epoch: int, plan: ExecutionPlan) -> None:
+    def __init__(self, epoch: int, plan: ExecutionPlan, line: Line) -> None:
         self.epoch = epoch
         self.plan = plan
-        self.state = RequesterState(plan)
+        self.line = line
+        self.involved = involved_devices(plan)
         self.store = FrameStore(plan)
-        self.ready: set[int] = set()
+        self.frames: set[int] = set()
+        """Frames whose inputs are in the store."""
+        self.failure: PeerError | None = None
+        """Why a peer could not prepare it."""
         self.routes = {
             t.id: (t.target, (t.id, t.tensor, t.rows.start, t.rows.stop, REQUESTER))
             for t in plan.transfers
@@ -44,5 +60,37 @@ class Deployment:
 
     @property
     def is_ready(self) -> bool:
-        """Whether frames may be submitted."""
-        return len(self.ready) == len(self.plan.devices)
+        """Whether frames may run under it."""
+        return self.line.state.is_ready(self.epoch)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was retired, or ended because a peer that it involves was lost."""
+        return self.epoch not in self.line.state.epochs
+
+
+class Line:
+    """The plans of one model and input shape, one after another.
+
+    Args:
+        members: peers that live.
+        blobs: the model's weights and graph.
+        find: decides for peers that are left, in a thread of its own; None: nobody does.
+        alone: computes a whole frame in this process, where no peer is left; None: nobody does.
+    """
+
+    def __init__(
+        self,
+        members: Iterable[int],
+        blobs: Sequence[BlobSource],
+        find: Callable[[Members], ExecutionPlan] | None = None,
+        alone: Callable[[Mapping[str, Array]], list[Array]] | None = None,
+    ) -> None:
+        self.blobs = tuple(blobs)
+        self.find = find
+        self.alone = alone
+        peers = frozenset(members)
+        copies = len(peers) * sum(blob.total_bytes for blob in blobs)
+        self.state = Succession(peers, standbys=find is not None and copies <= STANDBY_BYTES)
+        self.stuck_s = inf
+        """Since when nothing can run."""

@@ -130,6 +130,10 @@ class HostedPlan:
         """Devices that this one sends to."""
         return {target for target, _ in self._routes.values() if target != REQUESTER}
 
+    def sends_to(self, address: str) -> bool:
+        """Whether this peer sends to the device that listens there; not known before it is built."""
+        return self.is_built and any(self.addresses[device] == address for device in self.neighbours)
+
     def keep_early(self, fields: RowsFields, payload: Buffer) -> None:
         """Keeps rows until the plan is ready."""
         self.kept_bytes += size_of(payload)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import queue
+import select
 import selectors
 import signal
 import subprocess
@@ -10,9 +12,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -24,6 +27,8 @@ from distredge.runtime.deployment import PeerAddress
 START_S = 60.0
 """Time limit for a peer to be ready; a busy small machine may need many seconds."""
 GRACE_S = 2.0
+RESTART_S = 2.0
+"""A peer is not started more often than that."""
 FULL_SPEED = 0.999
 
 
@@ -32,11 +37,19 @@ class _Process:
     """One peer's process, and what is kept of it."""
 
     name: str
+    command: list[str]
     popen: subprocess.Popen[bytes]
     stderr: IO[bytes]
     output: bytes = b""
     address: str = ""
     quota: CpuQuota | None = None
+    started_s: float = field(default_factory=time.monotonic)
+
+    def close(self) -> None:
+        """Closes its pipes; the process has ended."""
+        for pipe in (self.popen.stdin, self.popen.stdout, self.stderr):
+            assert pipe is not None
+            pipe.close()
 
 
 class LocalPeers:
@@ -73,18 +86,13 @@ class LocalPeers:
         if min(shares) < FULL_SPEED:
             self._limit(shares)
         resting = self.limited_by == "duty cycle"
-        self._wanted = threading.Event()
-        started: Future[None] = Future()
-        commands = [
-            self._command(at, threads, min(1.0, share) if resting else 1.0, cache_dir)
-            for at, share in enumerate(shares)
-        ]
-        self._thread = threading.Thread(
-            target=self._start, args=(commands, started), name="local-peers", daemon=True
-        )
+        self._starts: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="local-peers", daemon=True)
         self._thread.start()
         try:
-            started.result()
+            for at, share in enumerate(shares):
+                command = self._command(at, threads, min(1.0, share) if resting else 1.0, cache_dir)
+                self._processes.append(self._in_thread(partial(self._start, at, command)).result())
         except BaseException:
             self.close()
             raise
@@ -110,24 +118,38 @@ class LocalPeers:
             command += ["--cache-dir", str(cache_dir)]
         return command
 
-    def _start(self, commands: list[list[str]], started: Future[None]) -> None:
+    def _work(self) -> None:
+        """The thread that starts processes, and lives as long as they may."""
+        while (start := self._starts.get()) is not None:
+            start()
+
+    def _in_thread(self, start: Callable[[], _Process]) -> Future[_Process]:
+        found: Future[_Process] = Future()
+
+        def work() -> None:
+            try:
+                found.set_result(start())
+            except BaseException as error:
+                found.set_exception(error)
+
+        self._starts.put(work)
+        return found
+
+    def _start(self, at: int, command: list[str]) -> _Process:
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         try:
-            for at, command in enumerate(commands):
-                stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
-                popen = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=stderr,
-                    # A terminal's Ctrl-C must not reach the peers: this process ends them when it is done.
-                    process_group=0,
-                )
-                self._processes.append(_Process(f"peer{at}", popen, stderr, quota=self._quotas[at]))
-        except BaseException as error:
-            started.set_exception(error)
-        else:
-            started.set_result(None)
-        self._wanted.wait()
+            popen = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                # A terminal's Ctrl-C must not reach the peers: this process ends them when it is done.
+                process_group=0,
+            )
+        except BaseException:
+            stderr.close()
+            raise
+        return _Process(f"peer{at}", command, popen, stderr, quota=self._quotas[at])
 
     def wait_ready(self, timeout_s: float = START_S) -> list[PeerAddress]:
         """The peers' addresses, as soon as all listen.
@@ -153,10 +175,14 @@ class LocalPeers:
                     if key.data.address:
                         selector.unregister(key.fileobj)
         for process in self._processes:
-            # Only now, since a slow start is of no use to anyone.
-            if process.quota is not None:
-                process.quota.add(process.popen.pid)
+            self._slow_down(process)
         return [PeerAddress(process.name, process.address) for process in self._processes]
+
+    @staticmethod
+    def _slow_down(process: _Process) -> None:
+        # Only once it is ready, since a slow start is of no use to anyone.
+        if process.quota is not None:
+            process.quota.add(process.popen.pid)
 
     def _read(self, process: _Process) -> None:
         assert process.popen.stdout is not None
@@ -173,12 +199,34 @@ class LocalPeers:
         """Process ids, in order."""
         return tuple(process.popen.pid for process in self._processes)
 
-    def find_dead(self) -> tuple[str, str] | None:
-        """Name of a peer whose process has ended, and how; None if all live."""
-        for process in self._processes:
-            if process.popen.poll() is not None:
-                return process.name, f"died ({self._ending(process)})"
-        return None
+    def endings(self) -> dict[int, str]:
+        """Peers whose process has ended, and how."""
+        return {
+            at: f"died ({self._ending(process)})"
+            for at, process in enumerate(self._processes)
+            if process.popen.poll() is not None
+        }
+
+    def revive(self, at: int) -> str | None:
+        """A peer's address. If its process has ended another is started, under the same name; until that
+        listens, this is None. Returns at once. Not for several threads."""
+        process = self._processes[at]
+        if process.popen.poll() is not None:
+            if time.monotonic() - process.started_s >= RESTART_S:
+                process.close()
+                self._processes[at] = self._in_thread(partial(self._start, at, process.command)).result()
+            return None
+        if not process.address:
+            assert process.popen.stdout is not None
+            if not select.select([process.popen.stdout], [], [], 0)[0]:
+                return None
+            try:
+                self._read(process)
+            except PeerError:
+                return None  # it will be started again
+            if process.address:
+                self._slow_down(process)
+        return process.address or None
 
     @staticmethod
     def _ending(process: _Process) -> str:
@@ -202,14 +250,11 @@ class LocalPeers:
             except subprocess.TimeoutExpired:
                 process.popen.kill()  # it hangs or is stopped
                 process.popen.wait()
-            for pipe in (process.popen.stdin, process.popen.stdout, process.stderr):
-                assert pipe is not None
-                pipe.close()
+            process.close()
         self._processes.clear()
         self._remove_quotas()
-        self._wanted.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._starts.put(None)
+        self._thread.join()
 
     def _remove_quotas(self) -> None:
         for quota in self._quotas:

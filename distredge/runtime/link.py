@@ -11,7 +11,7 @@ import zmq
 
 from distredge.protocol.messages import Buffer, Message, encode
 from distredge.runtime.keys import KeyPair
-from distredge.runtime.transport import connect_dealer, is_readable, send, size_of
+from distredge.runtime.transport import SILENCE_MS, connect_dealer, is_readable, send, size_of
 
 _REFUSED = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 _FAILED = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL) | _REFUSED
@@ -34,6 +34,7 @@ class Link:
         address: where it listens.
         own: our keys, for an encrypted connection.
         peer_key: the peer's public key; empty for a plain connection.
+        silence_ms: how long nothing may come before the connection counts as lost.
 
     Attributes:
         complaint: why whoever answers there does not talk to us, as far as that is known; else empty.
@@ -47,10 +48,11 @@ class Link:
         address: str,
         own: KeyPair | None = None,
         peer_key: str = "",
+        silence_ms: int = SILENCE_MS,
     ) -> None:
         self.name = name
         self.address = address
-        self.socket = connect_dealer(context, address, own, peer_key)
+        self.socket = connect_dealer(context, address, own, peer_key, silence_ms)
         self.welcomed = False
         self.heard_s = time.monotonic()
         self.complaint = ""
@@ -62,7 +64,9 @@ class Link:
         self.waiting_bytes = 0
 
     def send(self, header: bytes, payload: Buffer | None = None, *, copy: bool = False) -> None:
-        """Sends now, or as soon as the connection's queue has room."""
+        """Sends now, or as soon as the connection's queue has room; after `close`, never."""
+        if self.socket.closed:
+            return
         if not self._waiting:
             try:
                 send(self.socket, header, payload, copy=copy)
@@ -115,7 +119,10 @@ class Link:
         return "does not encrypt, or has not the key that we know of it; run `fab deploy restart`"
 
     def close(self, *, farewell: bool = False) -> None:
-        """Closes the connection; with `farewell`, last messages get a moment to leave."""
+        """Closes the connection; with `farewell`, last messages get a moment to leave. It can be repeated."""
+        self._waiting.clear()
+        if self.socket.closed:
+            return
         self.socket.disable_monitor()
         self._monitor.close(0)
         self.socket.close(FAREWELL_MS if farewell else 0)

@@ -77,17 +77,18 @@ def measure_speeds(
     """
     strategy = even_strategy(graph, len(client.names))
     plan = compile_plan(graph, strategy, client.names, model=weights_sha256)
-    deployment = client.deploy(plan, blobs)
+    line = client.line(blobs)
+    client.use(client.deploy(line, plan))
     client.collect_traces()
     start, done = time.monotonic(), 0
     # Several at once: a peer that may use a share of a processor is slow only when it always has work.
-    pending = deque(client.submit(deployment, feed) for _ in range(IN_FLIGHT))
+    pending = deque(client.submit(line, feed) for _ in range(IN_FLIGHT))
     while pending:
         client.wait(pending.popleft())
         done += 1
         spent_s = time.monotonic() - start
         if done + len(pending) < MOST_FRAMES and spent_s < SPENT_S:
-            pending.append(client.submit(deployment, feed))
+            pending.append(client.submit(line, feed))
     in_volumes = {task.id for task in plan.tasks if task.volume < strategy.scheme.volumes}
     macs = computed_macs(graph, strategy)
     speeds: list[float] = []
@@ -96,7 +97,7 @@ def measure_speeds(
         seconds = sum(event.end_s - event.start_s for event in runs)
         speeds.append(macs[source.device] * done / seconds if seconds else 0.0)
     client.times.clear()
-    client.retire(deployment)
+    client.end(line)
     return evened(speeds)
 
 

@@ -18,6 +18,7 @@ import zmq
 from distredge import __version__
 from distredge.errors import DistrEdgeError, ProtocolError
 from distredge.graph.importer import default_cache_dir
+from distredge.protocol.epochs import Verdict
 from distredge.protocol.messages import (
     BlobChunk,
     Buffer,
@@ -30,6 +31,7 @@ from distredge.protocol.messages import (
     OfferBlob,
     Ping,
     Pong,
+    Rejoin,
     RetirePlan,
     Trace,
     UsePlan,
@@ -145,6 +147,7 @@ class Peer:
             DropFrame: self._on_drop_frame,
             GetTrace: self._on_get_trace,
             Bye: self._on_bye,
+            Rejoin: self._on_rejoin,
         }
 
     # ------------------------------------------------------------------ the loop
@@ -204,12 +207,7 @@ class Peer:
         if probe:
             self._next_probe_s = now + PROBE_S
         for tenant in list(self._tenants.values()):
-            for link in list(tenant.links.values()):
-                if link.is_broken():
-                    text = f"finds that {link.name} at {link.address} {link.complaint}"
-                    self._plans.fail(
-                        tenant, text if link.complaint else f"lost its connection to {link.name}"
-                    )
+            self._plans.check_connections(tenant)
             if now - tenant.heard_s > LEASE_S:
                 self._forget(tenant)
             elif probe:
@@ -298,10 +296,11 @@ class Peer:
         tenant = self._tenants.get(session)
         hosted = None if tenant is None else tenant.plans.get(epoch)
         if tenant is None or hosted is None:
-            if session not in self._ended and (tenant is None or epoch not in tenant.retired):
+            verdict = Verdict.UNKNOWN if tenant is None else tenant.epochs.judge(epoch)
+            if session not in self._ended and verdict is Verdict.UNKNOWN:
                 text = "does not know this session or plan (any more)"
-                self._answer(sender, Failure(session, self.name, text))
-            raise ProtocolError("rows for no plan")
+                self._answer(sender, Failure(session, epoch, self.name, text))
+            raise ProtocolError(verdict.value)
         if tenant.identity == sender:
             tenant.heard_s = time.monotonic()
         if hosted.is_ready and not hosted.is_over:
@@ -353,6 +352,12 @@ class Peer:
         # Rows that are still under way need no answer. Those of a session that was lost do.
         self._ended.append(message.session)
 
+    def _on_rejoin(self, sender: bytes, message: Rejoin, payload: Buffer | None) -> None:
+        tenant = self._tenants.get(message.session)
+        if tenant is not None and tenant.identity != sender:
+            self._forget(tenant)
+        self._tenant(message.session, sender, make=True)
+
     # ------------------------------------------------------------------ sessions and blobs
 
     def _tenant(self, session: int, sender: bytes, *, make: bool = False) -> Tenant:
@@ -362,7 +367,7 @@ class Peer:
             if not make or session in self._ended:
                 raise ProtocolError("there is no such session")
             if len(self._tenants) >= TENANT_LIMIT:
-                self._answer(sender, Failure(session, self.name, "serves too many sessions already"))
+                self._answer(sender, Failure(session, -1, self.name, "serves too many sessions already"))
                 raise ProtocolError("too many sessions")
             tenant = self._tenants[session] = Tenant(session, sender)
         if tenant.identity != sender:

@@ -15,14 +15,16 @@ from typing import Any, Protocol
 import zmq
 
 from distredge import __version__
-from distredge.errors import DistrEdgeError, KeysError, PeerError, ProtocolError
+from distredge.errors import DistrEdgeError, KeysError, ProtocolError
 from distredge.plan.execution import REQUESTER, ExecutionPlan
 from distredge.plan.serde import from_plain
+from distredge.protocol.epochs import Verdict
 from distredge.protocol.events import ForgetFrame, Instruction, RejectRows, RunPart, SendRows
 from distredge.protocol.messages import (
     PLAN_LIMIT,
     Buffer,
     Failure,
+    LostNeighbour,
     Message,
     PlanReady,
     UsePlan,
@@ -151,7 +153,7 @@ class PlanHost:
         Raises:
             ProtocolError: it cannot be a plan, or is one too many.
         """
-        if message.epoch in tenant.plans or message.epoch in tenant.retired:
+        if tenant.epochs.judge(message.epoch) is not Verdict.UNKNOWN:
             raise ProtocolError("an epoch was announced twice")
         if payload is None or len(payload) > PLAN_LIMIT:
             raise ProtocolError("a plan's size is not acceptable")
@@ -165,7 +167,7 @@ class PlanHost:
             message.session, message.epoch, message.device, addresses, message.keys, tenant.trace, self._duty
         )
         self.prepare(tenant, partial(self._build, tenant, hosted, payload), len(payload))
-        tenant.plans[message.epoch] = hosted
+        tenant.epochs.announce(message.epoch, hosted)
 
     def prepare(self, tenant: Tenant, job: Callable[[], None], size: int = 0) -> None:
         """Lets the preparing thread do something for a session, which has sent `size` bytes for it.
@@ -219,6 +221,7 @@ class PlanHost:
     def _built(self, tenant: Tenant, hosted: HostedPlan) -> None:
         if hosted.is_over:
             return
+        self.check_connections(tenant)
         waiting = _Connecting(tenant, hosted, deadline_s=time.monotonic() + NEIGHBOUR_S)
         try:
             for device in sorted(hosted.neighbours):
@@ -252,7 +255,7 @@ class PlanHost:
         """Hears what neighbours say, and tells which plans are ready by that."""
         for tenant in list(self._tenants.values()):
             for link in list(tenant.links.values()):
-                while is_readable(link.socket):
+                while not link.socket.closed and is_readable(link.socket):
                     self._mail.guarded(partial(self._hear_neighbour, tenant, link))
         for waiting in list(self._connecting):
             missing = [link for link in waiting.links if not link.welcomed]
@@ -263,10 +266,7 @@ class PlanHost:
                 self._ready(waiting.tenant, waiting.hosted)
             elif now > waiting.deadline_s:
                 self._connecting.remove(waiting)
-                text = f"cannot reach {missing[0].name} at {missing[0].address}"
-                if missing[0].complaint:
-                    text += f", which {missing[0].complaint}"
-                self._fail_plan(waiting.tenant, waiting.hosted, text)
+                self._lost_neighbour(waiting.tenant, missing[0].address, "cannot reach")
 
     def _hear_neighbour(self, tenant: Tenant, link: Link) -> None:
         _, message, _ = receive(link.socket, routed=False)
@@ -276,8 +276,27 @@ class PlanHost:
                 return
             link.welcomed = True
             self._unwatch(link)
-        elif isinstance(message, Failure):
-            self.fail(tenant, f"sent rows to {link.name}, which {message.text}")
+        elif isinstance(message, Failure) and message.epoch in tenant.plans:
+            hosted = tenant.plans[message.epoch]
+            self._complain(tenant, hosted, link.address, f"sent rows to {link.name}, which {message.text}")
+
+    def check_connections(self, tenant: Tenant) -> None:
+        """Tells the requester of neighbours whose connections were lost."""
+        for address, link in list(tenant.links.items()):
+            if link.is_broken():
+                self._lost_neighbour(tenant, address, "lost its connection to")
+
+    def _lost_neighbour(self, tenant: Tenant, address: str, what: str) -> None:
+        link = tenant.links[address]
+        self._unwatch(link)
+        text = f"{what} {link.name} at {address}" + (f", which {link.complaint}" if link.complaint else "")
+        for hosted in tenant.cut(address):
+            self._complain(tenant, hosted, address, text)
+
+    def _complain(self, tenant: Tenant, hosted: HostedPlan, address: str, text: str) -> None:
+        """Leaves the judgement to the requester."""
+        device = hosted.addresses.index(address)
+        self._mail.tell(tenant, LostNeighbour(tenant.session, hosted.epoch, device, text))
 
     def _unwatch(self, link: Link) -> None:
         if link in self._watched:
@@ -301,11 +320,10 @@ class PlanHost:
         Raises:
             ProtocolError: there is none.
         """
-        hosted = tenant.plans.pop(epoch, None)
-        if hosted is None:
-            raise ProtocolError("there is no such plan")
-        tenant.retired.add(epoch)
-        self._let_go(hosted)
+        self._let_go(tenant.epochs.retire(epoch))
+        for link in tenant.unused_links():  # with whatever waits in their queues
+            self._unwatch(link)
+            tenant.cut(link.address)
         self.preparing.submit(self._free_sessions)
 
     def forget(self, tenant: Tenant) -> None:
@@ -335,11 +353,11 @@ class PlanHost:
     def _fail_plan(self, tenant: Tenant, hosted: HostedPlan, text: str) -> None:
         if not hosted.is_over:
             hosted.is_over = True
-            self.fail(tenant, text)
+            self.fail(tenant, text, hosted.epoch)
 
-    def fail(self, tenant: Tenant, text: str) -> None:
+    def fail(self, tenant: Tenant, text: str, epoch: int = -1) -> None:
         """Tells a session's requester what went wrong, in one line."""
-        self._mail.tell(tenant, Failure(tenant.session, self._name, " ".join(text.split())[:1000]))
+        self._mail.tell(tenant, Failure(tenant.session, epoch, self._name, " ".join(text.split())[:1000]))
 
     # ------------------------------------------------------------------ running
 
@@ -452,8 +470,10 @@ class PlanHost:
         if target == REQUESTER:
             self._mail.send(tenant, header, to_payload(array))
         else:
-            link = tenant.links[hosted.addresses[target]]
+            link = tenant.links.get(hosted.addresses[target])
+            if link is None:  # lost; the plan is over
+                return
             link.send(header, to_payload(array))
             if link.waiting_bytes > WAITING_BYTES:
-                raise PeerError(f"{link.name} does not take its rows", peer=link.name)
+                self._lost_neighbour(tenant, link.address, "cannot send its rows to")
         hosted.trace.append(TraceEvent("send", frame, transfer, start, time.monotonic(), array.nbytes))

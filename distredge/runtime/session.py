@@ -8,6 +8,8 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,19 +22,24 @@ from distredge.plan.compile import compile_plan
 from distredge.plan.execution import ExecutionPlan
 from distredge.plan.policy import Policy, get_policy
 from distredge.plan.strategy import Strategy
+from distredge.protocol.events import Members
+from distredge.runtime.alone import WholeFrames
 from distredge.runtime.blobs import BlobSource, BlobStore
 from distredge.runtime.client import Client
 from distredge.runtime.decide import Decider
-from distredge.runtime.deployment import Deployment, PeerAddress
+from distredge.runtime.deployment import Deployment, Line, PeerAddress
 from distredge.runtime.engine import Array
 from distredge.runtime.feeds import NodeArg, Shapes, check_feed, shapes_of
 from distredge.runtime.keys import requester_keys
 from distredge.runtime.launcher import LocalPeers
+from distredge.runtime.measure import computed_macs
 from distredge.runtime.resources import Resources
 from distredge.runtime.trace import Activity, FrameTimes, merge
 
 HOSTS_VARIABLE, PEERS_VARIABLE = "DISTREDGE_HOSTS", "DISTREDGE_PEERS"
 DEFAULT_PEERS = 2
+STANDBY_BUDGET_S = 0.5
+"""How long a policy may think about a loss that has not happened yet."""
 PLANS_KEPT = 4
 """Plans for input sizes, and decisions for one size, that were used last; the peers keep their sessions."""
 
@@ -57,6 +64,9 @@ class InferenceSession:
         cache_dir: where weights are kept.
         seed: of everything random in the policy.
         budget_s: how long the policy may think.
+        recover: go on without a peer that is lost, and use it again when it comes back: every frame is
+            answered once. Local peers that end are started again. False: a loss ends the session.
+        alone: compute whole frames in this process while no peer is left.
 
     Raises:
         ModelError, InputError: the model cannot be used.
@@ -83,6 +93,8 @@ class InferenceSession:
         cache_dir: str | Path | None = None,
         seed: int = 0,
         budget_s: float = 2.0,
+        recover: bool = True,
+        alone: bool = False,
     ) -> None:
         if local_peers is not None and hosts is not None:
             raise InputError("give local_peers or hosts, not both")
@@ -92,10 +104,10 @@ class InferenceSession:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._resources = Resources(self._lock, self._stopping)
-        self._deployed: OrderedDict[Shapes, tuple[Model, Deployment]] = OrderedDict()
-        self._leaving: list[Deployment] = []
+        self._recover, self._alone, self._threads = recover, alone, threads
+        self._lines: OrderedDict[Shapes, _Running] = OrderedDict()
+        self._leaving: list[Line] = []
         self._traced_s = 0.0
-        self._parked: OrderedDict[tuple[Shapes, Strategy], Deployment] = OrderedDict()
         # Also at the end of the interpreter, and when nobody holds this object any more.
         self._finalizer = weakref.finalize(self, self._resources.release)
         try:
@@ -110,6 +122,7 @@ class InferenceSession:
             if known is not None:
                 graph = known.graph
                 self._deploy(known, tuple((name, graph.tensors[name].shape) for name in graph.inputs))
+            self._client.recovers = recover
             self._resources.keep_alive(self._client)
         except BaseException:
             self.close()
@@ -134,18 +147,18 @@ class InferenceSession:
 
         Raises:
             InputError: a name, shape or dtype is wrong.
-            PeerLostError: a peer died or cannot be reached any more; the session is over.
-            PeerError: a peer failed; likewise.
+            PeerLostError: no peer is left, and none comes back for a while. Without `recover`: one is lost,
+                and the session is over.
+            PeerError: a peer failed; the session is over.
         """
         wanted = self._wanted(output_names)
         feed = check_feed(self._inputs, input_feed)
         with self._working():
-            deployment = self._deployment(feed)
-            frame = self._client.submit(deployment, feed)
+            frame = self._client.submit(self._line(feed), feed)
             try:
                 outputs = self._client.wait(frame)
             except BaseException:
-                self._client.drop(deployment, frame)
+                self._client.drop(frame)
                 raise
         return outputs if wanted is None else [outputs[at] for at in wanted]
 
@@ -178,7 +191,7 @@ class InferenceSession:
     def _stream(
         self, images: Iterator[Any], in_flight: int, ordered: bool, wanted: list[int] | None
     ) -> Iterator[list[Array]]:
-        pending: dict[int, Deployment] = {}
+        pending: dict[int, None] = {}
         more = True
         try:
             while True:
@@ -190,8 +203,7 @@ class InferenceSession:
                         break
                     feed = check_feed(self._inputs, image)
                     with self._working():
-                        deployment = self._deployment(feed)
-                        pending[self._client.submit(deployment, feed)] = deployment
+                        pending[self._client.submit(self._line(feed), feed)] = None
                 if not pending:
                     return
                 with self._working():
@@ -200,16 +212,16 @@ class InferenceSession:
         finally:
             if pending and not self._stopping.is_set():
                 with self._lock:
-                    for frame, deployment in pending.items():
-                        self._client.drop(deployment, frame)
+                    for frame in pending:
+                        self._client.drop(frame)
 
-    def _is_done(self, pending: dict[int, Deployment], ordered: bool) -> bool:
+    def _is_done(self, pending: dict[int, None], ordered: bool) -> bool:
         finished = self._client.finished
         if ordered:
             return bool(pending) and next(iter(pending)) in finished
         return any(frame in finished for frame in pending)
 
-    def _next_done(self, pending: dict[int, Deployment], ordered: bool) -> list[Array]:
+    def _next_done(self, pending: dict[int, None], ordered: bool) -> list[Array]:
         if ordered:
             frame = next(iter(pending))
         else:
@@ -222,26 +234,29 @@ class InferenceSession:
         """Runs frames from now on by another decision, for the input shape that came last.
 
         Frames under way end under the plan that they began with. Peers keep what the latest few decisions
-        need, so that going back to one costs nothing.
+        need, so that going back to one costs nothing. After a loss, the policy decides for the peers that
+        are left; when all are back, the decision is in use again.
 
         Raises:
             StrategyError: it does not fit the model or the peers.
-            PeerError: a peer cannot use it.
+            PeerError: a peer cannot use it, or is lost.
         """
         with self._working():
-            model, old = self._latest()
-            shapes = next(reversed(self._deployed))
+            running = self._latest()
+            line, model = running.line, running.model
             strategy = decision if isinstance(decision, Strategy) else decision.strategy
-            self._parked[shapes, old.plan.strategy] = old
-            wanted = self._parked.pop((shapes, strategy), None)
-            if wanted is None:
+            deployment = running.parked.pop(strategy, None)
+            if deployment is None or deployment.is_over:
                 plan = decision
                 if isinstance(plan, Strategy):
                     plan = compile_plan(model.graph, plan, self._client.names, model=model.weights_sha256)
-                wanted = self._deploy_plan(model, plan, _blobs(model))
-            self._deployed[shapes] = model, wanted
-            while len(self._parked) > PLANS_KEPT:
-                self._leaving.append(self._parked.popitem(last=False)[1])
+                _check_graph(plan, model)
+                deployment = self._client.deploy(line, plan)
+            running.chosen[self._client.members] = deployment.plan
+            self._client.use(deployment)
+            running.parked[strategy] = deployment
+            while len(running.parked) > PLANS_KEPT:
+                self._client.leave(running.parked.popitem(last=False)[1])
             self._retire_idle()
 
     @property
@@ -256,12 +271,24 @@ class InferenceSession:
         Raises:
             InputError: no input shape is known yet.
         """
-        return self._latest()[1].plan
+        running = self._latest()
+        current = self._client.current(running.line)
+        return running.latest if current is None else current.plan
 
     @property
     def model(self) -> Model:
         """The imported model, for the input shape that came last. Raises as `plan`."""
-        return self._latest()[0]
+        return self._latest().model
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of the peers that live."""
+        return tuple(self._client.names[at] for at in sorted(self._client.members))
+
+    @property
+    def local_pids(self) -> tuple[int, ...]:
+        """Process ids of the local peers, in order; none for those of a hosts file."""
+        return () if self._resources.processes is None else self._resources.processes.pids
 
     @property
     def limited_by(self) -> str:
@@ -276,7 +303,7 @@ class InferenceSession:
             collected = self._client.collect_traces()
             frames = [times for times in self._client.times if times.delivered_s > self._traced_s]
             self._traced_s = frames[-1].delivered_s if frames else self._traced_s
-            plans = {deployment.epoch: deployment.plan for _, deployment in self._deployed.values()}
+            plans = self._client.plans
         return merge(collected, frames, plans)
 
     def close(self) -> None:
@@ -358,47 +385,85 @@ class InferenceSession:
                 raise InputError(f"the model has no output {name!r}; its outputs are {', '.join(names)}")
         return [names.index(name) for name in output_names]
 
-    def _latest(self) -> tuple[Model, Deployment]:
-        if not self._deployed:
+    def _latest(self) -> _Running:
+        if not self._lines:
             raise InputError(
                 "the model leaves its input shape open, and no frame came yet; give input_shapes"
             )
-        return next(reversed(self._deployed.values()))
+        return next(reversed(self._lines.values()))
 
-    def _deployment(self, feed: Mapping[str, Array]) -> Deployment:
+    def _line(self, feed: Mapping[str, Array]) -> Line:
         shapes = shapes_of(feed)
-        known = self._deployed.get(shapes)
-        if known is None:
+        running = self._lines.get(shapes)
+        if running is None:
             model = load_model(self._source, dict(shapes), cache_dir=self._cache_dir)
             return self._deploy(model, shapes)
-        self._deployed.move_to_end(shapes)
+        self._lines.move_to_end(shapes)
         if self._leaving:
             self._retire_idle()
-        return known[1]
+        return running.line
 
-    def _deploy(self, model: Model, shapes: Shapes) -> Deployment:
+    def _deploy(self, model: Model, shapes: Shapes) -> Line:
         blobs = _blobs(model)
         # The importer has just written the file: peers that share the folder need not read it to be sure.
         BlobStore(model.weights.parent).vouch(model.weights_sha256)
-        deployment = self._deploy_plan(
-            model, self._given or self._decider.plan(self._client, model, blobs), blobs
-        )
-        self._deployed[shapes] = model, deployment
-        while len(self._deployed) > PLANS_KEPT:
-            self._leaving.append(self._deployed.popitem(last=False)[1][1])
+        if self._given is None:
+            plan = self._decider.plan(self._client, model, blobs)
+        else:
+            plan = self._given
+            _check_graph(plan, model)
+            self._decider.expect(self._client.names, computed_macs(model.graph, plan.strategy))
+        running = _Running(model, plan)
+        find = partial(_find, self._decider, running) if self._recover else None
+        whole = WholeFrames(model, self._threads) if self._alone else None
+        running.line = self._client.line(blobs, find, whole)
+        deployment = self._client.deploy(running.line, plan)
+        running.chosen[self._client.members] = plan
+        running.parked[plan.strategy] = deployment
+        self._client.use(deployment)
+        self._lines[shapes] = running
+        while len(self._lines) > PLANS_KEPT:
+            self._leaving.append(self._lines.popitem(last=False)[1].line)
         self._retire_idle()
-        return deployment
+        return running.line
 
     def _retire_idle(self) -> None:
-        """Retires plans that no frame comes under any more, once the last ones are answered."""
-        for deployment in [each for each in self._leaving if not each.state.frames]:
-            self._leaving.remove(deployment)
-            self._client.retire(deployment)
+        """Retires the plans of sizes that no frame has any more, once the last ones are answered."""
+        for line in [each for each in self._leaving if not each.state.frames]:
+            self._leaving.remove(line)
+            self._client.end(line)
 
-    def _deploy_plan(self, model: Model, plan: ExecutionPlan, blobs: Sequence[BlobSource]) -> Deployment:
-        if plan.graph != model.graph.digest:
-            raise StrategyError("the plan is for another model, or for another input shape")
-        return self._client.deploy(plan, blobs)
+
+@dataclass
+class _Running:
+    """One input size.
+
+    Attributes:
+        model: imported for it.
+        latest: the plan that it began with.
+        line: its plans.
+        chosen: plans that were decided otherwise than by the policy, or already, by the peers they are for.
+        parked: decisions that `use` was asked for, the latest last.
+    """
+
+    model: Model
+    latest: ExecutionPlan
+    line: Line = field(init=False)
+    chosen: dict[Members, ExecutionPlan] = field(default_factory=dict)
+    parked: OrderedDict[Strategy, Deployment] = field(default_factory=OrderedDict)
+
+
+def _find(decider: Decider, running: _Running, members: Members) -> ExecutionPlan:
+    """In a thread of its own: the plan for peers that are left."""
+    chosen = running.chosen.get(members)
+    if chosen is None:
+        return decider.plan_for(running.model, members, STANDBY_BUDGET_S)
+    return chosen
+
+
+def _check_graph(plan: ExecutionPlan, model: Model) -> None:
+    if plan.graph != model.graph.digest:
+        raise StrategyError("the plan is for another model, or for another input shape")
 
 
 def _blobs(model: Model) -> list[BlobSource]:

@@ -24,19 +24,25 @@ class BlobSupply:
         self._offered: dict[str, BlobSource] = {}
         self._sending: dict[tuple[int, str], BlobSending] = {}
 
-    def offer(self, blobs: Iterable[BlobSource]) -> None:
-        """Tells each peer of those that it is not known to have."""
+    def offer(self, blobs: Iterable[BlobSource], peers: Iterable[int]) -> None:
+        """Tells these peers of those that they are not known to have."""
+        peers = list(peers)
         for blob in blobs:
             self._offered[blob.sha256] = blob
-            for at, link in enumerate(self._links):
+            for at in peers:
                 if (at, blob.sha256) not in self._held:
-                    link.send_message(OfferBlob(self._session, blob.sha256, blob.total_bytes))
+                    offer = OfferBlob(self._session, blob.sha256, blob.total_bytes)
+                    self._links[at].send_message(offer)
 
-    @property
-    def missing(self) -> set[int]:
-        """Peers that lack something that was offered."""
-        peers = range(len(self._links))
-        return {at for at in peers for sha256 in self._offered if (at, sha256) not in self._held}
+    def missing(self, blobs: Iterable[BlobSource], peers: Iterable[int]) -> set[int]:
+        """Which of these peers lack one of these."""
+        hashes = [blob.sha256 for blob in blobs]
+        return {at for at in peers if any((at, sha256) not in self._held for sha256 in hashes)}
+
+    def forget(self, at: int) -> None:
+        """A peer is lost, and with it everything that is known of it."""
+        self._held = {held for held in self._held if held[0] != at}
+        self._sending = {key: sending for key, sending in self._sending.items() if key[0] != at}
 
     def needed(self, at: int, sha256: str, offset: int) -> None:
         """A peer asks for a blob from this byte on. Raises ProtocolError if there is no such byte."""

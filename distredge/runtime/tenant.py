@@ -9,6 +9,7 @@ from typing import Any
 import zmq
 
 from distredge import __version__
+from distredge.protocol.epochs import EpochBook
 from distredge.protocol.messages import Buffer, Hello
 from distredge.runtime.hosted import HostedPlan
 from distredge.runtime.keys import KeyPair
@@ -32,8 +33,7 @@ class Tenant:
         self.session = session
         self.identity = identity
         self.heard_s = time.monotonic()
-        self.plans: dict[int, HostedPlan] = {}
-        self.retired: set[int] = set()
+        self.epochs: EpochBook[HostedPlan] = EpochBook()
         self.links: dict[str, Link] = {}
         self.queued_bytes = 0
         """Of blobs and plans that the preparing thread has not come to yet."""
@@ -44,6 +44,11 @@ class Tenant:
     def prepared(self, size: int) -> None:
         """The preparing thread has come to so many bytes."""
         self.queued_bytes -= size
+
+    @property
+    def plans(self) -> dict[int, HostedPlan]:
+        """By epoch."""
+        return self.epochs.plans
 
     @property
     def is_waiting(self) -> bool:
@@ -95,6 +100,19 @@ class Tenant:
             link = self.links[address] = Link(context, name, address, own, peer_key)
             link.send_message(Hello(self.session, own_name, __version__))
         return link
+
+    def cut(self, address: str) -> list[HostedPlan]:
+        """Closes the connection to a neighbour; returns the plans that cannot go on without it."""
+        self.links.pop(address).close()
+        ended = [plan for plan in self.plans.values() if not plan.is_over and plan.sends_to(address)]
+        for plan in ended:
+            plan.is_over = True
+        return ended
+
+    def unused_links(self) -> list[Link]:
+        """Connections that no plan needs any more."""
+        plans = [plan for plan in self.plans.values() if not plan.is_over]
+        return [link for at, link in self.links.items() if not any(plan.sends_to(at) for plan in plans)]
 
     def close(self) -> None:
         """Forgets everything."""

