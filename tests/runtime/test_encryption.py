@@ -112,7 +112,7 @@ def expected(cache: Path) -> np.ndarray[Any, Any]:
 
 def test_frames_through_encrypted_peers(town: Town, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     with town.peer("a"), town.peer("b"), town.session() as session:
-        links = session._client._links
+        links = session._client._peers.links
         assert all(link.socket.get(zmq.MECHANISM) == zmq.CURVE for link in links)
         assert len(session.plan.devices) == 2
         assert any(t.source >= 0 and t.target >= 0 for t in session.plan.transfers), "peer to peer, too"
