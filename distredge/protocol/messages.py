@@ -148,12 +148,13 @@ class DropFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejoin:
-    """From the requester, first on a new connection to a peer that it had lost: this connection speaks for
-    the session from now on, and everything that the peer knows of it is void."""
+class Join:
+    """From the requester, on each new connection: this one speaks for the session from now on, and everything
+    that the peer knows of it is void. `token` is a secret between the two, the same each time."""
 
-    kind: ClassVar[str] = "rejoin"
+    kind: ClassVar[str] = "join"
     session: int
+    token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +237,7 @@ Message = (
     | PlanReady
     | RetirePlan
     | DropFrame
-    | Rejoin
+    | Join
     | LostNeighbour
     | Failure
     | Ping

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import zmq
 
 from distredge import __version__
-from distredge.protocol.messages import Bye, Hello, Message, Rejoin, encode
+from distredge.protocol.messages import Bye, Hello, Join, Message, encode
 from distredge.runtime.deployment import PeerAddress, Processes
 from distredge.runtime.keys import KeyPair
 from distredge.runtime.link import Link
@@ -47,6 +48,7 @@ class Member:
     is_up: bool = False
     is_asked: bool = True
     reason: str = ""
+    token: int = field(default_factory=lambda: secrets.randbits(62))
     up_s: float = 0.0
     retry_s: float = 0.0
     delay_s: float = 0.0
@@ -134,8 +136,12 @@ class Membership:
     def greet(self) -> None:
         """Says hello to all; `Welcome`s will come."""
         for member in self.members:
-            for link in (member.link, member.watch):
-                link.send_message(Hello(self.session, "requester", __version__))
+            self._greet(member)
+
+    def _greet(self, member: Member) -> None:
+        for link in (member.link, member.watch):
+            link.send_message(Hello(self.session, "requester", __version__))
+        member.link.send_message(Join(self.session, member.token))
 
     def close(self, *, farewell: bool) -> None:
         """Closes all connections; with `farewell`, says goodbye."""
@@ -236,9 +242,7 @@ class Membership:
             member.link, member.watch = self._open(at, member.name, member.address)
             self.links[at] = member.link
             member.is_asked = True
-            member.link.send_message(Rejoin(self.session))
-            for link in (member.link, member.watch):
-                link.send_message(Hello(self.session, "requester", __version__))
+            self._greet(member)
 
     def welcomed(self, at: int) -> bool:
         """A peer has answered on one connection; whether it can be used by that."""

@@ -27,11 +27,11 @@ from distredge.protocol.messages import (
     Failure,
     GetTrace,
     Hello,
+    Join,
     Message,
     OfferBlob,
     Ping,
     Pong,
-    Rejoin,
     RetirePlan,
     Trace,
     UsePlan,
@@ -147,7 +147,7 @@ class Peer:
             DropFrame: self._on_drop_frame,
             GetTrace: self._on_get_trace,
             Bye: self._on_bye,
-            Rejoin: self._on_rejoin,
+            Join: self._on_join,
         }
 
     # ------------------------------------------------------------------ the loop
@@ -352,11 +352,13 @@ class Peer:
         # Rows that are still under way need no answer. Those of a session that was lost do.
         self._ended.append(message.session)
 
-    def _on_rejoin(self, sender: bytes, message: Rejoin, payload: Buffer | None) -> None:
+    def _on_join(self, sender: bytes, message: Join, payload: Buffer | None) -> None:
         tenant = self._tenants.get(message.session)
-        if tenant is not None and tenant.identity != sender:
+        if tenant is not None and tenant.token == message.token and tenant.identity != sender:
             self._forget(tenant)
-        self._tenant(message.session, sender, make=True)
+        tenant = self._tenant(message.session, sender, make=True)
+        if tenant.token is None:
+            tenant.token = message.token
 
     # ------------------------------------------------------------------ sessions and blobs
 

@@ -32,6 +32,8 @@ class Tenant:
     def __init__(self, session: int, identity: bytes) -> None:
         self.session = session
         self.identity = identity
+        self.token: int | None = None
+        """Whoever knows it may speak for the session over another connection."""
         self.heard_s = time.monotonic()
         self.epochs: EpochBook[HostedPlan] = EpochBook()
         self.links: dict[str, Link] = {}

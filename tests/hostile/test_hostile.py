@@ -45,7 +45,7 @@ def peer(cache: Path) -> Iterator[tuple[str, psutil.Process, LocalPeers]]:
     with LocalPeers(1, cache_dir=cache) as peers:
         (peer,) = peers.wait_ready()
         yield peer.address, psutil.Process(peers.pids[0]), peers
-        assert peers.find_dead() is None
+        assert not peers.endings()
 
 
 @pytest.fixture

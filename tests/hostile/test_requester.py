@@ -102,7 +102,7 @@ def test_requesters_and_neighbours_among_mutants(cache: Path, tmp_path: Path) ->
             print(f"{a.sent + b.sent} mutants: {ends}")
             assert ends.get("answered", 0) > 0
             assert "several lines" not in ends
-        assert peers.find_dead() is None
+        assert not peers.endings()
         for process in peers._processes:
             process.stderr.seek(0)
             assert b"Traceback" not in process.stderr.read()
