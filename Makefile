@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ENGINE ?= $(if $(filter x86_64,$(shell uname -m)),gpu,cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test hostile check format bench bench-planning bench-agreement chaos clean
+.PHONY: help setup demo test hostile check format bench bench-planning bench-agreement faults chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ bench-planning: $(STAMP) ## compare policies over the grid; tables and picture i
 
 bench-agreement: $(STAMP) ## as root: predicted against measured latency on emulated hosts; table into docs/benchmarks.md
 	@$(PY) -m benchmarks.agreement --docs
+
+SEEDS ?= 20000
+faults: $(STAMP) ## run the state machines on a virtual clock SEEDS=20000 times, with everything going wrong
+	@$(PY) -m benchmarks.faults --seeds $(SEEDS)
 
 chaos: $(STAMP) ## kill and stop local peers at random under a stream of frames (three minutes)
 	@$(PY) -m benchmarks.chaos

@@ -1,0 +1,91 @@
+"""Seeded runs of the real state machines with everything going wrong: worlds to draw from, and runs by seed.
+
+The worlds are small networks over two to four devices, with random strategies for every set of devices that
+may be left. `python -m benchmarks.faults` runs many seeds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import cache
+from itertools import combinations
+
+from distredge.graph.importer import load_model
+from distredge.graph.model import Graph
+from distredge.graph.zoo_models.builder import Builder
+from distredge.plan.compile import compile_plan
+from distredge.plan.draw import random_strategy
+from distredge.plan.execution import ExecutionPlan
+from distredge.protocol.events import Members
+from distredge.sim.faults import FaultRun, Parts, Violation, World
+
+SHAPE = (1, 2, 24, 4)
+
+
+def _chain() -> bytes:
+    b = Builder("chain", {"input": SHAPE}, 0)
+    x = b.relu(b.conv("input", 2))
+    x = b.max_pool(b.relu(b.conv(x, 2)))
+    return bytes(b.finish([b.conv(x, 2, name="output")]).SerializeToString())
+
+
+def _branches() -> bytes:
+    b = Builder("branches", {"input": SHAPE}, 0)
+    x = b.relu(b.conv("input", 2))
+    y = b.relu(b.conv(x, 2))
+    return bytes(b.finish([b.conv(b.add(x, y), 2, name="output")]).SerializeToString())
+
+
+def _reduced() -> bytes:
+    """A block of squeeze and excitation, and a classifier: partial results, and a tail on one device."""
+    b = Builder("reduced", {"input": SHAPE}, 0)
+    x = b.relu(b.conv("input", 2))
+    gate = b.sigmoid(b.conv(b.global_average_pool(x), 2, 1, pad=0))
+    x = b.relu(b.conv(b.mul(x, gate), 2))
+    return bytes(b.finish([b.gemm(b.flatten(x), 3, name="output")]).SerializeToString())
+
+
+@cache
+def worlds() -> tuple[World, ...]:
+    """All that runs are drawn from; the same in every process."""
+    found = []
+    makers: tuple[Callable[[], bytes], ...] = (_chain, _branches, _reduced)
+    for number, (make, devices) in enumerate((m, d) for m in makers for d in (2, 3, 3, 4)):
+        graph = load_model(make()).graph
+        found.append(_world(graph, devices, random.Random(number)))
+    return tuple(found)
+
+
+def _world(graph: Graph, devices: int, rng: random.Random) -> World:
+    names = tuple(f"peer{device}" for device in range(devices))
+
+    def plan(members: tuple[int, ...]) -> ExecutionPlan:
+        strategy = random_strategy(graph, len(members), rng.randrange(2), rng)
+        return compile_plan(graph, strategy.embedded(members, devices), names)
+
+    plans: dict[Members, ExecutionPlan] = {}
+    for size in range(1, devices + 1):
+        for members in combinations(range(devices), size):
+            plans[frozenset(members)] = plan(members)
+    return World(plans, plan(tuple(range(devices))))
+
+
+def run_seed(seed: int, parts: Parts | None = None) -> FaultRun:
+    """One run.
+
+    Raises:
+        Violation: an invariant does not hold.
+    """
+    all_worlds = worlds()
+    return FaultRun(all_worlds[seed % len(all_worlds)], seed, parts=parts).run()
+
+
+def run_seeds(first: int, count: int) -> Violation | None:
+    """Runs one seed after another; the first that fails."""
+    for seed in range(first, first + count):
+        try:
+            run_seed(seed)
+        except Violation as violation:
+            return violation
+    return None
