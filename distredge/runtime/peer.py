@@ -368,6 +368,8 @@ class Peer:
         if tenant is None:
             if not make or session in self._ended:
                 raise ProtocolError("there is no such session")
+            if any(other.identity == sender for other in self._tenants.values()):
+                raise ProtocolError("a connection speaks for one session")
             if len(self._tenants) >= TENANT_LIMIT:
                 self._answer(sender, Failure(session, -1, self.name, "serves too many sessions already"))
                 raise ProtocolError("too many sessions")

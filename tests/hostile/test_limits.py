@@ -122,6 +122,19 @@ def test_reasons_do_not_fill_memory(cache: Path, someone: Any, monkeypatch: pyte
         assert made.rejected["others"] == 45
 
 
+def test_one_connection_cannot_take_all_sessions(cache: Path, someone: Any) -> None:
+    with running(cache) as made:
+        greedy, other = someone(made.address), someone(made.address)
+        for session in range(100):
+            greedy.say(OfferBlob(session, "0" * 64, 10))
+        assert greedy.is_answered()
+        assert len(made._tenants) == 1
+        assert reasons(made, "a connection speaks for one session") == 99
+        plan = deploy(other, cache)
+        ask(other, plan, 1)
+        assert answer(other) == 1
+
+
 def test_rows_that_are_kept_are_limited(cache: Path, someone: Any) -> None:
     """Frames of which a neighbour's rows never come pile up."""
     with running(cache) as made, FakePeer() as silent:
