@@ -191,7 +191,8 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """Answer to Ping."""
+    """Answer to Ping. To a requester the payload tells what its plans took since the last one: a msgpack list
+    of `[epoch, [[task, count, seconds], ...], [[transfer, fastest_s], ...]]`."""
 
     kind: ClassVar[str] = "pong"
     session: int

@@ -75,13 +75,15 @@ from distredge.runtime.keys import KeyPair
 from distredge.runtime.link import Link
 from distredge.runtime.membership import SETTLE_S, Loss, Membership
 from distredge.runtime.supply import BlobSupply
+from distredge.runtime.tally import Measured, Review, read_reports
 from distredge.runtime.trace import FrameTimes, PeerEvents, TraceEvent, read_events
 from distredge.runtime.transport import MESSAGE_LIMIT, RowsFields, is_readable, receive, rows_header
 
 _LOG = logging.getLogger(__name__)
 
 TICK_S = 0.1
-PING_S = 1.0
+PING_S = 0.5
+REVIEW_S = 1.0
 PREPARE_S = 300.0
 """A peer that builds sessions says nothing until it is done, and may be slow; but not as slow as that."""
 PATIENCE_S = 5.0
@@ -136,7 +138,7 @@ class Client:
         self._charges: list[tuple[float, int, PeerError]] = []
         self._finder = PlanFinder()
         self._clocks = Clocks(len(peers))
-        self._next_tick_s = self._next_ping_s = 0.0
+        self._next_tick_s = self._next_ping_s = self._next_review_s = 0.0
         self._traces: dict[int, list[TraceEvent]] = {}
         self._failure: DistrEdgeError | None = None
         self._progress_s = 0.0
@@ -341,6 +343,11 @@ class Client:
                 _LOG.warning("no plan for peers %s: %s", sorted(members), error)
             self._perform(line, line.state.handle(NoPlanFound(members)))
 
+        while self._finder.reviewed:
+            line, plan = self._finder.reviewed.popleft()
+            if plan is not None and line in self._lines and line.successor is None:
+                line.successor = self.begin(line, plan)
+
     # ------------------------------------------------------------------ frames
 
     def submit(self, line: Line, feed: Mapping[str, Array]) -> int:
@@ -371,6 +378,11 @@ class Client:
             self.pump(TICK_S)
             self._check_stuck(wanted)
         return done[0]
+
+    def pump_for(self, frames: Iterable[int], timeout_s: float) -> None:
+        """As `pump`, for somebody who waits for these frames. Raises as `wait`."""
+        self.pump(timeout_s)
+        self._check_stuck(frames)
 
     def _check_stuck(self, frames: Iterable[int]) -> None:
         now = time.monotonic()
@@ -462,7 +474,7 @@ class Client:
                 if link.socket.closed or not is_readable(link.socket):
                     break
                 self._receive(at, link)
-        if self._finder.found:
+        if self._finder.found or self._finder.reviewed:
             self._take_found()
         now = time.monotonic()
         if now >= self._next_tick_s:
@@ -493,6 +505,8 @@ class Client:
                     self._back(at)
             case Pong(_, number, clock_s):
                 self._clocks.answered(at, number, link.heard_s, clock_s)
+                if payload is not None:
+                    self._measured(at, payload)
             case NeedBlob(_, sha256, offset):
                 self._progress_s = link.heard_s
                 self._supply.needed(at, sha256, offset)
@@ -514,7 +528,7 @@ class Client:
                 self._on_failure(at, epoch, text)
 
     def _on_rows(self, at: int, fields: RowsFields, payload: Buffer | None) -> None:
-        session, epoch, frame, number, tensor, *_ = fields
+        session, epoch, frame, number, tensor, *_, sent_s = fields
         deployment = self._deployments.get(epoch)
         if session != self.session or deployment is None or payload is None:
             return
@@ -530,6 +544,7 @@ class Client:
             self._fail(ProtocolError(f"peer {self.names[at]} sent rows that do not fit: {error}"))
         deployment.store.put_transfer(frame, number, array)
         self.events.append(TraceEvent("receive", frame, number, now, now, array.nbytes))
+        deployment.measured.arrived(number, now - sent_s + self._clocks.offset_s(at))
         self._perform(deployment.line, state.handle(Under(epoch, RowsArrived(frame, number))))
 
     # ------------------------------------------------------------------ who lives
@@ -544,6 +559,10 @@ class Client:
             self._peers.knock(now)
             for line in self._lines:
                 self._help(line, now)
+        if now >= self._next_review_s:
+            self._next_review_s = now + REVIEW_S
+            for line in self._lines:
+                self._review(line)
         if now >= self._next_ping_s:
             self._next_ping_s = now + PING_S
             self._send_pings()
@@ -623,6 +642,45 @@ class Client:
         raise error
 
     # ------------------------------------------------------------------ measuring
+
+    def _measured(self, at: int, payload: Buffer) -> None:
+        """What a peer's parts and transfers took. If it is not to be understood, it is not missed."""
+        try:
+            reports = read_reports(payload)
+        except ProtocolError:
+            return
+        for report in reports:
+            deployment = self._deployments.get(report.epoch)
+            if deployment is None:
+                continue
+            plan, measured = deployment.plan, deployment.measured
+            for task, times, seconds in report.runs:
+                if 0 <= task < len(plan.tasks) and plan.tasks[task].device == at:
+                    measured.ran(task, times, seconds)
+            for number, seconds in report.arrivals:
+                if 0 <= number < len(plan.transfers) and plan.transfers[number].target == at:
+                    source = plan.transfers[number].source
+                    offset_s = 0.0 if source == REQUESTER else self._clocks.offset_s(source)
+                    measured.arrived(number, seconds - self._clocks.offset_s(at) + offset_s)
+
+    def _review(self, line: Line) -> None:
+        """Lets somebody look at what the plan in use takes; takes over what they found, once it is ready."""
+        successor, current = line.successor, self.current(line)
+        if successor is not None:
+            if successor.is_ready:
+                self.use(successor)
+                if current is not None and current is not successor:
+                    self.leave(current)
+            if successor.is_ready or successor.is_over:
+                line.successor = None
+            return
+        if line.review is None or current is None or not line.state.is_settled:
+            return
+        measured, current.measured = current.measured, Measured()
+        frames = len(line.state.frames)
+        self._finder.review(
+            line, Review(current.plan, self.members, measured.runs, measured.transit_s, frames)
+        )
 
     def collect_traces(self) -> list[PeerEvents]:
         """What each peer that lives and the requester did since the last question, and their clocks."""

@@ -6,6 +6,7 @@ from itertools import count
 from math import inf
 
 _REMEMBERED = 64
+AGEING = 1.01
 
 
 class ClockOffset:
@@ -23,6 +24,7 @@ class ClockOffset:
     def add(self, asked_s: float, answered_s: float, clock_s: float) -> None:
         """Another question's times by this clock, and what the other clock said."""
         round_trip_s = answered_s - asked_s
+        self.round_trip_s *= AGEING  # clocks drift: even the best answer is worth less and less
         if round_trip_s <= self.round_trip_s:
             self.round_trip_s = round_trip_s
             self.offset_s = clock_s - (asked_s + answered_s) / 2

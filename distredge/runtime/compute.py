@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from distredge.runtime.fair import FairQueue
+
 Job = TypeVar("Job")
 _LOG = logging.getLogger(__name__)
 
@@ -19,11 +21,12 @@ class WorkThread(Generic[Job]):
     Args:
         name: the thread's.
         perform: what to do with a job; it handles its own errors.
+        jobs: what order jobs come in; None for that in which they were submitted.
     """
 
-    def __init__(self, name: str, perform: Callable[[Job], None]) -> None:
+    def __init__(self, name: str, perform: Callable[[Job], None], jobs: FairQueue[Job] | None = None) -> None:
         self._perform = perform
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Job | None] | FairQueue[Job] = jobs or queue.SimpleQueue()
         self._unfinished = 0
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)

@@ -13,6 +13,7 @@ from distredge.protocol.events import Members
 from distredge.protocol.succession import Succession, involved_devices
 from distredge.runtime.blobs import BlobSource
 from distredge.runtime.engine import Array, FrameStore
+from distredge.runtime.tally import Measured, Review
 
 STANDBY_BYTES = 256 * 1024 * 1024
 """Weights of all plans that are kept ready for the loss of a peer; for larger models there are none."""
@@ -48,6 +49,7 @@ class Deployment:
         self.line = line
         self.involved = involved_devices(plan)
         self.store = FrameStore(plan)
+        self.measured = Measured()
         self.frames: set[int] = set()
         """Frames whose inputs are in the store."""
         self.failure: PeerError | None = None
@@ -92,5 +94,9 @@ class Line:
         peers = frozenset(members)
         copies = len(peers) * sum(blob.total_bytes for blob in blobs)
         self.state = Succession(peers, standbys=find is not None and copies <= STANDBY_BYTES)
+        self.review: Callable[[Review], ExecutionPlan | None] | None = None
+        """Looks at what the plan in use takes, in a thread of its own, and may find another one."""
+        self.successor: Deployment | None = None
+        """A plan that a review found, until it is in use."""
         self.stuck_s = inf
         """Since when nothing can run."""

@@ -23,6 +23,7 @@ from distredge.protocol.messages import Buffer
 from distredge.protocol.provider import ProviderState
 from distredge.runtime.compute import DutyCycle
 from distredge.runtime.engine import Engine, FrameStore, PartSessions, from_payload, numpy_dtype
+from distredge.runtime.tally import Tally
 from distredge.runtime.trace import TraceEvent
 from distredge.runtime.transport import RowsFields, size_of
 
@@ -59,6 +60,7 @@ class HostedPlan:
         self.session, self.epoch, self.device = session, epoch, device
         self.addresses, self.keys = tuple(addresses), tuple(keys)
         self.trace = trace
+        self.tally = Tally()
         self._duty = duty
         self.is_built = False
         self.is_ready = False
@@ -153,7 +155,7 @@ class HostedPlan:
         Raises:
             ProtocolError: they are not what the plan says that this transfer brings.
         """
-        _, _, frame, number, tensor, start, stop, sender, _ = fields
+        _, _, frame, number, tensor, start, stop, sender, sent_s = fields
         now = time.monotonic()
         transfer = self.plan.transfers[number] if 0 <= number < len(self.plan.transfers) else None
         if transfer is None or (transfer.tensor, *transfer.rows, transfer.source) != (
@@ -173,6 +175,7 @@ class HostedPlan:
                 self.store.put_transfer(frame, number, array)
                 self._keep(frame, size)
                 self._note_running(instructions)
+        self.tally.arrived(number, now - sent_s)
         self.trace.append(TraceEvent("receive", frame, number, now, now, array.nbytes))
         return instructions
 
@@ -202,6 +205,7 @@ class HostedPlan:
         took = end - start
         # A moving average that one interruption by the system does not spoil.
         self._cost_s[task] = took if before == inf else before + 0.2 * (min(took, 4 * before) - before)
+        self.tally.ran(task, took)
         self.trace.append(TraceEvent("run", frame, task, start, end, 0))
 
     def finished(self, frame: int, task: int) -> list[Instruction]:

@@ -316,9 +316,12 @@ class Peer:
 
     def _on_ping(self, sender: bytes, message: Ping, payload: Buffer | None) -> None:
         tenant = self._tenants.get(message.session)
+        pong = Pong(message.session, message.number, time.monotonic())
         if tenant is not None and tenant.identity == sender:
             tenant.heard_s = time.monotonic()
-        self._answer(sender, Pong(message.session, message.number, time.monotonic()))
+            self.tell(tenant, pong, bytes(msgpack.packb(tenant.tallies())))
+        else:
+            self._answer(sender, pong)
 
     def _on_offer_blob(self, sender: bytes, message: OfferBlob, payload: Buffer | None) -> None:
         tenant = self._tenant(message.session, sender, make=True)

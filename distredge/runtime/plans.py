@@ -34,6 +34,7 @@ from distredge.protocol.messages import (
 from distredge.runtime.blobs import BlobStore
 from distredge.runtime.compute import DutyCycle, WorkThread
 from distredge.runtime.engine import PartSessions, to_payload
+from distredge.runtime.fair import FairQueue
 from distredge.runtime.guard import Guard
 from distredge.runtime.hosted import HostedPlan
 from distredge.runtime.link import WAITING_BYTES, Link
@@ -137,7 +138,9 @@ class PlanHost:
         self._kept_bytes, self._kept_limit = 0, int(memory * KEPT_SHARE)
         self._connecting: list[_Connecting] = []
         self._watched: set[Link] = set()
-        self._compute: WorkThread[tuple[HostedPlan, RunPart]] = WorkThread("compute", self._compute_part)
+        self._compute: WorkThread[tuple[HostedPlan, RunPart]] = WorkThread(
+            "compute", self._compute_part, FairQueue(lambda job: job[0].session)
+        )
         self.preparing: WorkThread[Callable[[], None]] = WorkThread("prepare", lambda job: job())
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,12 +32,16 @@ from distredge.runtime.engine import Array
 from distredge.runtime.feeds import NodeArg, Shapes, check_feed, shapes_of
 from distredge.runtime.keys import requester_keys
 from distredge.runtime.launcher import LocalPeers
+from distredge.runtime.live import LiveImages
 from distredge.runtime.measure import computed_macs
 from distredge.runtime.resources import Resources
+from distredge.runtime.tally import Review
 from distredge.runtime.trace import Activity, FrameTimes, merge
 
 HOSTS_VARIABLE, PEERS_VARIABLE = "DISTREDGE_HOSTS", "DISTREDGE_PEERS"
 DEFAULT_PEERS = 2
+LOOK_S = 0.005
+"""How long to wait for an answer before looking for a live source's next image."""
 STANDBY_BUDGET_S = 0.5
 """How long a policy may think about a loss that has not happened yet."""
 PLANS_KEPT = 4
@@ -67,6 +71,9 @@ class InferenceSession:
         recover: go on without a peer that is lost, and use it again when it comes back: every frame is
             answered once. Local peers that end are started again. False: a loss ends the session.
         alone: compute whole frames in this process while no peer is left.
+
+    Attributes:
+        dropped: images of live sources that there was no room for.
 
     Raises:
         ModelError, InputError: the model cannot be used.
@@ -107,7 +114,9 @@ class InferenceSession:
         self._recover, self._alone, self._threads = recover, alone, threads
         self._lines: OrderedDict[Shapes, _Running] = OrderedDict()
         self._leaving: list[Line] = []
+        self._reviewer: Callable[[Review], Strategy | None] | None = None
         self._traced_s = 0.0
+        self.dropped = 0
         # Also at the end of the interpreter, and when nobody holds this object any more.
         self._finalizer = weakref.finalize(self, self._resources.release)
         try:
@@ -171,6 +180,7 @@ class InferenceSession:
         *,
         ordered: bool = True,
         output_names: Sequence[str] | None = None,
+        drop: str | None = None,
     ) -> Iterator[list[Array]]:
         """Computes many frames, several at a time.
 
@@ -180,13 +190,21 @@ class InferenceSession:
             in_flight: how many frames are under way at once.
             ordered: in the order of the images; otherwise as they are done.
             output_names: as for `run`.
+            drop: "oldest" for a live source, whose images come when they come: they are taken at once, in
+                another thread, and when there is no room for them, only the newest is kept. Those dropped
+                are counted in `dropped`; those taken are all answered. None: every image is answered.
 
         Raises:
             InputError, PeerError: as `run`. What `images` raises goes through.
         """
+        if drop not in (None, "oldest"):
+            raise InputError(f"drop is {drop!r}; it may be 'oldest', or None for no frame")
         if in_flight < 1:
             raise InputError(f"in_flight is {in_flight}; at least one frame must be under way")
-        return self._stream(iter(images), in_flight, ordered, self._wanted(output_names))
+        wanted = self._wanted(output_names)
+        if drop is None:
+            return self._stream(iter(images), in_flight, ordered, wanted)
+        return self._live(images, in_flight, ordered, wanted)
 
     def _stream(
         self, images: Iterator[Any], in_flight: int, ordered: bool, wanted: list[int] | None
@@ -210,6 +228,35 @@ class InferenceSession:
                     outputs = self._next_done(pending, ordered)
                 yield outputs if wanted is None else [outputs[at] for at in wanted]
         finally:
+            if pending and not self._stopping.is_set():
+                with self._lock:
+                    for frame in pending:
+                        self._client.drop(frame)
+
+    def _live(
+        self, images: Iterable[Any], in_flight: int, ordered: bool, wanted: list[int] | None
+    ) -> Iterator[list[Array]]:
+        pending: dict[int, None] = {}
+        source = LiveImages(images)
+        before = self.dropped
+        try:
+            while pending or not source.is_over:
+                for image in source.take() if len(pending) < in_flight else ():
+                    feed = check_feed(self._inputs, image)
+                    with self._working():
+                        pending[self._client.submit(self._line(feed), feed)] = None
+                self.dropped = before + source.dropped
+                with self._working():
+                    done = self._is_done(pending, ordered)
+                    if not done:
+                        self._client.pump_for(pending, LOOK_S)
+                        continue
+                    outputs = self._next_done(pending, ordered)
+                yield outputs if wanted is None else [outputs[at] for at in wanted]
+            source.take()  # raises what the source did
+        finally:
+            source.close()
+            self.dropped = before + source.dropped
             if pending and not self._stopping.is_set():
                 with self._lock:
                     for frame in pending:
@@ -258,6 +305,19 @@ class InferenceSession:
             while len(running.parked) > PLANS_KEPT:
                 self._client.leave(running.parked.popitem(last=False)[1])
             self._retire_idle()
+
+    def adapt(self, reviewer: Callable[[Review], Strategy | None]) -> None:
+        """Lets somebody look at what the plan in use takes, once a second, and change it.
+
+        Args:
+            reviewer: called in a thread that no frame waits for; returns another strategy for all peers of
+                the session, or None. The strategy comes into use between frames, when all peers have
+                prepared it. While peers are missing nobody is asked.
+        """
+        with self._working():
+            self._reviewer = reviewer
+            for running in self._lines.values():
+                running.line.review = partial(_review, running, reviewer)
 
     @property
     def frame_times(self) -> list[FrameTimes]:
@@ -417,6 +477,8 @@ class InferenceSession:
         find = partial(_find, self._decider, running) if self._recover else None
         whole = WholeFrames(model, self._threads) if self._alone else None
         running.line = self._client.line(blobs, find, whole)
+        if self._reviewer is not None:
+            running.line.review = partial(_review, running, self._reviewer)
         deployment = self._client.deploy(running.line, plan)
         running.chosen[self._client.members] = plan
         running.parked[plan.strategy] = deployment
@@ -459,6 +521,21 @@ def _find(decider: Decider, running: _Running, members: Members) -> ExecutionPla
     if chosen is None:
         return decider.plan_for(running.model, members, STANDBY_BUDGET_S)
     return chosen
+
+
+def _review(
+    running: _Running, reviewer: Callable[[Review], Strategy | None], review: Review
+) -> ExecutionPlan | None:
+    """In a thread of its own: another plan for all peers, if there is a better one."""
+    names = review.plan.devices
+    if len(review.members) < len(names):
+        return None
+    strategy = reviewer(review)
+    if strategy is None or strategy == review.plan.strategy:
+        return None
+    plan = compile_plan(running.model.graph, strategy, names, model=running.model.weights_sha256)
+    running.chosen[review.members] = plan
+    return plan
 
 
 def _check_graph(plan: ExecutionPlan, model: Model) -> None:

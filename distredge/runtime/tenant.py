@@ -52,6 +52,15 @@ class Tenant:
         """By epoch."""
         return self.epochs.plans
 
+    def tallies(self) -> list[object]:
+        """What its plans' parts and transfers took since the last question: `TallyReport`s in plain form."""
+        found: list[object] = []
+        for epoch, plan in self.plans.items():
+            runs, arrivals = plan.tally.take()
+            if runs or arrivals:
+                found.append([epoch, runs, arrivals])
+        return found
+
     @property
     def is_waiting(self) -> bool:
         """Whether messages wait for room in the requester's or a neighbour's queue."""

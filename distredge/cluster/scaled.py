@@ -1,0 +1,48 @@
+"""A device that has become slower or faster than when it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distredge.cluster.segment import ComputeTimes, Segment
+
+
+@dataclass(frozen=True)
+class ScaledTimes:
+    """Another device's times, all multiplied.
+
+    Attributes:
+        times: as measured.
+        factor: 2.0 for half the speed.
+    """
+
+    times: ComputeTimes
+    factor: float
+
+    @property
+    def segments(self) -> Collection[tuple[int, ...]]:
+        return self.times.segments
+
+    @property
+    def boundary_fixed_s(self) -> float:
+        return self.factor * self.times.boundary_fixed_s
+
+    @property
+    def boundary_s_per_byte(self) -> float:
+        return self.factor * self.times.boundary_s_per_byte
+
+    @property
+    def device(self) -> str:
+        return f"{self.times.device}, {self.factor:.2f} times as long"
+
+    def seconds(self, segment: Segment, rows: int) -> float:
+        """Seconds for that many rows."""
+        return self.factor * self.times.seconds(segment, rows)
+
+    def table(self, segment: Segment, max_rows: int) -> NDArray[np.float64]:
+        """Seconds for 0, 1, ... `max_rows` rows."""
+        return self.factor * self.times.table(segment, max_rows)

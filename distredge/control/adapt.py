@@ -1,0 +1,91 @@
+"""Adaptation: another plan when what is measured is no longer what was planned for."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from distredge.control.estimates import Estimates
+from distredge.plan.policy import PlanningProblem, get_policy
+from distredge.plan.strategy import Strategy
+from distredge.runtime.tally import Review
+from distredge.sim.pricing import Pricer
+
+_LOG = logging.getLogger(__name__)
+
+NOISE = 1.2
+"""Speeds and rates that changed by less are as they were."""
+GAIN = 1.08
+"""A new plan must be so much faster, under what is believed now, as to be worth the switch."""
+CONFIRMED = 2
+"""Reviews in a row that must see a change."""
+SETTLED_S = 1.5
+"""After a switch: until what is measured is the new plan's alone."""
+BUDGET_S = 0.3
+
+Search = Callable[[PlanningProblem, Strategy], Strategy]
+
+
+def search_from(problem: PlanningProblem, strategy: Strategy) -> Strategy:
+    """The `search` policy, from the strategy in use."""
+    return get_policy("search", starts=(strategy,), threads=1).find_strategy(problem)
+
+
+class Adaptation:
+    """A reviewer for `InferenceSession.adapt`.
+
+    Hysteresis: a change counts only above noise, when two reviews in a row see it, and if the simulator
+    says that the best plan for it gains more than a switch costs. So a plan is not left for noise, nor again
+    for what was measured under the one before.
+
+    Args:
+        problem: what the session's plan was found for.
+        search: finds another strategy; the problem's budget is short.
+        clock: seconds.
+
+    Attributes:
+        switches: how many other strategies were proposed.
+    """
+
+    def __init__(
+        self,
+        problem: PlanningProblem,
+        *,
+        search: Search = search_from,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.estimates = Estimates(problem)
+        self.switches = 0
+        self._search, self._clock = search, clock
+        self._planned = problem
+        self._seen = 0
+        self._reviewed_s = self._switched_s = clock()
+
+    def __call__(self, review: Review) -> Strategy | None:
+        """Another strategy, or None."""
+        now = self._clock()
+        interval_s, self._reviewed_s = now - self._reviewed_s, now
+        if now - self._switched_s < SETTLED_S and self.switches:
+            return None
+        self.estimates.take(review, interval_s)
+        if self.estimates.change_since(self._planned) < NOISE:
+            self._seen = 0
+            return None
+        self._seen += 1
+        return self._decide(review) if self._seen >= CONFIRMED else None
+
+    def _decide(self, review: Review) -> Strategy | None:
+        self._planned = self.estimates.problem
+        self._seen = 0
+        problem = replace(self._planned, budget_s=BUDGET_S)
+        pricer = Pricer(problem)
+        found = self._search(problem, review.plan.strategy)
+        old_s, new_s = pricer.latency_s(review.plan.strategy), pricer.latency_s(found)
+        if old_s < GAIN * new_s:
+            return None
+        _LOG.info("another plan: %.1f ms instead of %.1f ms", 1e3 * new_s, 1e3 * old_s)
+        self.switches += 1
+        self._switched_s = self._clock()
+        return found

@@ -1,0 +1,117 @@
+"""Adaptation against a simulated cluster that changes: soon as good as a fresh plan, and quiet otherwise."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import replace
+
+import pytest
+
+from distredge.cluster.network import Link
+from distredge.cluster.scaled import ScaledTimes
+from distredge.control.adapt import Adaptation
+from distredge.control.estimates import Estimates
+from distredge.plan.policy import PlanningProblem, get_policy
+from distredge.plan.strategy import Strategy
+from distredge.runtime.tally import Review
+from distredge.sim.pricing import Pricer
+from tests.policies.problems import chain, problem
+
+BASE = problem(chain(96, 6), (0.3, 0.2, 0.15, 0.1), (200.0, 100.0, 100.0, 50.0))
+IN_FLIGHT = 3
+
+
+def best(asked: PlanningProblem) -> Strategy:
+    return get_policy("search", evaluations=6000).find_strategy(asked)
+
+
+def quick(asked: PlanningProblem, strategy: Strategy) -> Strategy:
+    return get_policy("search", evaluations=3000, starts=(strategy,)).find_strategy(asked)
+
+
+def slower_link(asked: PlanningProblem, device: int, mbps: float) -> PlanningProblem:
+    links = list(asked.network.links)
+    links[device] = Link(mbps, mbps, 1e-4, 5e-5)
+    return replace(asked, network=replace(asked.network, links=tuple(links)))
+
+
+def slower_device(asked: PlanningProblem, device: int, factor: float) -> PlanningProblem:
+    devices = list(asked.devices)
+    devices[device] = replace(devices[device], times=ScaledTimes(devices[device].times, factor))
+    return replace(asked, devices=tuple(devices))
+
+
+def observed(truth: PlanningProblem, strategy: Strategy, rng: random.Random, noise: float = 0.05) -> Review:
+    """What peers would tell of a second under a plan, while the truth is as it is."""
+    pricer = Pricer(truth)
+    timeline = pricer.timeline(strategy, frames=8, in_flight=IN_FLIGHT)
+    runs: dict[int, tuple[int, float]] = defaultdict(lambda: (0, 0.0))
+    transit_s: dict[int, float] = {}
+    for span in timeline.tasks:
+        count, total = runs[span.task]
+        runs[span.task] = count + 1, total + (span.end_s - span.start_s) * rng.uniform(1 - noise, 1 + noise)
+    for sent in timeline.transfers:
+        took_s = (sent.arrived_s - sent.queued_s) * rng.uniform(1, 1 + noise) + rng.expovariate(1 / 3e-4)
+        transit_s[sent.transfer] = min(took_s, transit_s.get(sent.transfer, took_s))
+    members = frozenset(range(len(truth.devices)))
+    return Review(timeline.plan, members, dict(runs), transit_s, IN_FLIGHT)
+
+
+class Loop:
+    """One review a second."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.rng = random.Random(1)
+        self.strategy = best(BASE)
+        self.adaptation = Adaptation(BASE, search=quick, clock=lambda: self.now)
+
+    def run(self, truth: PlanningProblem, seconds: int, noise: float = 0.05) -> None:
+        for _ in range(seconds):
+            self.now += 1.0
+            review = observed(truth, self.strategy, self.rng, noise)
+            self.strategy = self.adaptation(review) or self.strategy
+
+    def share_of_best(self, truth: PlanningProblem) -> float:
+        pricer = Pricer(truth)
+        return pricer.latency_s(best(truth)) / pricer.latency_s(self.strategy)
+
+
+CHANGES = {
+    "a link falls to a tenth": slower_link(BASE, 0, 20.0),
+    "another one": slower_link(BASE, 1, 10.0),
+    "a device at half speed": slower_device(BASE, 0, 2.0),
+    "both": slower_device(slower_link(BASE, 0, 20.0), 1, 2.0),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_is_met_within_seconds_and_its_end_too(name: str) -> None:
+    loop = Loop()
+    loop.run(BASE, 2)
+    assert loop.adaptation.switches == 0
+    loop.run(CHANGES[name], 5)
+    assert loop.share_of_best(CHANGES[name]) >= 0.9
+    switches = loop.adaptation.switches
+    loop.run(CHANGES[name], 20)
+    assert loop.share_of_best(CHANGES[name]) >= 0.9
+    assert loop.adaptation.switches <= switches + 1
+    loop.run(BASE, 8)
+    assert loop.share_of_best(BASE) >= 0.9
+
+
+def test_noise_alone_changes_nothing() -> None:
+    loop = Loop()
+    loop.run(BASE, 60, noise=0.15)
+    assert loop.adaptation.switches == 0
+
+
+def test_numbers_without_sense_are_ignored() -> None:
+    estimates = Estimates(BASE)
+    review = observed(BASE, best(BASE), random.Random(0))
+    nonsense = {task: (count, float("nan")) for task, (count, _) in review.runs.items()}
+    estimates.take(replace(review, runs=nonsense, transit_s=dict.fromkeys(review.transit_s, float("inf"))))
+    assert estimates.problem == BASE
+    estimates.take(replace(review, transit_s=dict.fromkeys(review.transit_s, -1.0)))
+    assert estimates.change_since(BASE) < 1.2
