@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ENGINE ?= $(if $(filter x86_64,$(shell uname -m)),gpu,cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test hostile check format bench bench-planning bench-agreement faults chaos clean
+.PHONY: help setup demo test backend hostile check format bench bench-planning bench-agreement faults chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ demo: $(STAMP) ## detect text on a scanned page over three unequal local peers; 
 
 test: $(STAMP) ## run the tests
 	@$(PY) -m pytest
+
+backend: $(STAMP) ## the whole ONNX backend test suite over two local peers (a few minutes)
+	@BACKEND_EVERY=1 $(PY) -m pytest tests/runtime/test_backend.py -q
 
 hostile: $(STAMP) ## hostile input against running peers and decoders; SECONDS=60 each, SEED=1
 	@HOSTILE_SECONDS=$(or $(SECONDS),60) HOSTILE_SEED=$(or $(SEED),1) $(PY) -m pytest tests/hostile -s

@@ -21,6 +21,8 @@ _BODIES = dict.fromkeys(
     ("If", "Loop", "Scan", "SequenceMap"), "a part of the model that runs on a condition or in a loop"
 )
 _MAX_HYPOTHESES = 64
+BROADCASTING_OPSET = 7
+"""Before it, products had to say how they broadcast, and onnxruntime has no kernels for them."""
 
 
 @dataclass
@@ -109,6 +111,8 @@ def rule_for(op: Operation, axes: Axes) -> Ruling:
     else:
         ruling = builder(op, axes)
     if ruling.reduces:
+        if op.opset < BROADCASTING_OPSET:
+            raise NotByRows(f"{op.op_type}: no partial results before opset {BROADCASTING_OPSET}")
         return ruling
     rows = {shape[a] for shape, a in zip(op.out_shapes, ruling.out_axes, strict=True) if a is not None}
     if len(rows) != 1 or rows == {0}:

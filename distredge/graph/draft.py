@@ -34,7 +34,9 @@ class Draft:
         contents: raw little-endian bytes of the large initializers.
         shapes, dtypes: of every tensor whose shape is known; filled by `infer`.
         known: shapes and dtypes that ONNX's inference is told, since it does not find them itself.
-        dynamic: tensors whose shape depends on the data; `shapes` then holds that of one sample.
+        dynamic: tensors whose shape depends on the data; `shapes` then holds that of one sample, or () where
+            no sample is known.
+        kinds: of the values that are no tensors.
     """
 
     def __init__(self, model: ModelProto) -> None:
@@ -56,6 +58,7 @@ class Draft:
         self.shapes: dict[str, Shape] = {}
         self.dtypes: dict[str, str] = {}
         self.dynamic: set[str] = set()
+        self.kinds: dict[str, onnx.TypeProto] = {}
         self.known: dict[str, tuple[Shape, str]] = {}
         self._fresh = 0
 
@@ -101,6 +104,7 @@ class Draft:
         """Take over a shape, if it is fixed."""
         if value.type.WhichOneof("value") != "tensor_type":
             self.dtypes.setdefault(value.name, "object")
+            self.kinds[value.name] = value.type
             return
         kind = value.type.tensor_type
         if kind.elem_type:
@@ -142,6 +146,8 @@ class Draft:
         return shaped
 
     def value_info(self, name: str) -> onnx.ValueInfoProto:
+        if name in self.kinds:
+            return onnx.ValueInfoProto(name=name, type=self.kinds[name])
         dtype = self.dtypes[name]
         element = (
             TensorProto.STRING if dtype == "object" else helper.np_dtype_to_tensor_dtype(np.dtype(dtype))

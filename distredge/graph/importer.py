@@ -27,10 +27,12 @@ from distredge.graph.simplify import (
     declared_inputs,
     declared_outputs,
     fixed_shapes,
+    kind_text,
     read_proto,
     refusal,
     simplified,
 )
+from distredge.graph.sourceless import with_start
 
 __all__ = ["InputInfo", "Model", "load_model", "model_inputs"]
 
@@ -100,6 +102,8 @@ def load_model(
     infos, outputs = declared_inputs(proto), declared_outputs(proto)
     given = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
     shapes = fixed_shapes(infos, given)
+    if not infos:
+        with_start(proto)
     original = _fingerprints(proto)
     name = Path(source).stem if not isinstance(source, bytes) else (proto.graph.name or "model")
     try:
@@ -137,15 +141,12 @@ def load_model(
 
 
 def _check_borders(proto: ModelProto) -> None:
-    """A frame starts with the rows of an input, and what crosses between devices is a tensor."""
-    if not declared_inputs(proto):
-        raise ModelError("the model has no input, so that there is nothing to run it on")
+    """Maps and sparse tensors cannot cross between devices."""
     for value in (*proto.graph.input, *proto.graph.output):
-        kind = value.type.WhichOneof("value")
-        if kind not in (None, "tensor_type"):
-            what = str(kind).removesuffix("_type").replace("_", " ")
+        if value.type.WhichOneof("value") in ("map_type", "sparse_tensor_type", "opaque_type"):
             raise ModelError(
-                f"{value.name!r} is a {what}; DistrEdge takes and gives tensors only, so cut the model there",
+                f"{value.name!r} is a {kind_text(value.type)}; DistrEdge takes and gives tensors, sequences "
+                "and optionals, so cut the model there",
                 tensor=value.name,
             )
 

@@ -29,7 +29,7 @@ class Tensor:
         partial_of: for a partials tensor, the tensor that was reduced; its owned rows are what each
             device contributes.
         dynamic: the shape depends on the data (NonZero, NonMaxSuppression); `shape` is that of one
-            sample. Such a tensor is always whole.
+            sample. Such a tensor is always whole. One of dtype `object` may also be a sequence or optional.
     """
 
     name: str

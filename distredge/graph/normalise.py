@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 from onnx import NodeProto, helper
 
+from distredge.graph.axes import BROADCASTING_OPSET
 from distredge.graph.draft import Draft, attributes_of
 from distredge.graph.model import Shape
 from distredge.graph.rewrite import reduce_node
@@ -19,6 +20,8 @@ def expand_normalisations(draft: Draft, axes: Mapping[str, int]) -> bool:
     Args:
         axes: the row axis of each rowed tensor.
     """
+    if draft.opset < BROADCASTING_OPSET:
+        return False
     grouped = _grouped_instances(draft, axes)
     nodes: list[NodeProto] = []
     changed = False
@@ -125,7 +128,9 @@ class _Work:
         value = self.draft.constant(name)
         if value is not None:
             return self.draft.add_constant(value.reshape(size, *(1,) * behind), name)
-        return self.emit("Reshape", [name, self.shape((size, *(1,) * behind))])
+        made = self.emit("Reshape", [name, self.shape((size, *(1,) * behind))])
+        self.draft.shapes[made] = (size, *(1,) * behind)
+        return made
 
     def normalise(
         self,

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import onnx
 import onnxruntime
@@ -34,11 +35,19 @@ class InputInfo:
     Attributes:
         dtype: numpy's name.
         shape: fixed dimensions as numbers, symbolic ones by name, unknown ones as None.
+        kind: of what is no tensor, as onnxruntime writes it: `seq(tensor(float))`, `optional(...)`.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str | None, ...]
+    kind: str = ""
+
+
+def is_symbol(dim: int | str | None) -> TypeGuard[str]:
+    """Whether a dimension has a name, so that all dimensions of that name are equal. Some exporters call
+    every unknown one `?`."""
+    return isinstance(dim, str) and any(letter.isalpha() for letter in dim)
 
 
 def read_proto(source: str | Path | bytes, weights: bool = True) -> ModelProto:
@@ -99,7 +108,7 @@ def declared_outputs(model: ModelProto) -> tuple[InputInfo, ...]:
 
 def _info(value: onnx.ValueInfoProto) -> InputInfo:
     if value.type.WhichOneof("value") != "tensor_type":
-        return InputInfo(value.name, "object", ())
+        return InputInfo(value.name, "object", (), kind_text(value.type))
     kind = value.type.tensor_type
     dims: list[int | str | None] = []
     for dim in kind.shape.dim:
@@ -109,8 +118,22 @@ def _info(value: onnx.ValueInfoProto) -> InputInfo:
     return InputInfo(value.name, dtype_name(kind.elem_type) if kind.elem_type else "object", tuple(dims))
 
 
+def kind_text(kind: onnx.TypeProto) -> str:
+    """A type as onnxruntime writes it."""
+    match kind.WhichOneof("value"):
+        case "tensor_type":
+            name = TensorProto.DataType.Name(kind.tensor_type.elem_type).lower()
+            return f"tensor({name})"
+        case "sequence_type":
+            return f"seq({kind_text(kind.sequence_type.elem_type)})"
+        case "optional_type":
+            return f"optional({kind_text(kind.optional_type.elem_type)})"
+        case other:
+            return str(other).removesuffix("_type").replace("_", " ")
+
+
 def fixed_shapes(infos: tuple[InputInfo, ...], given: Mapping[str, Shape]) -> dict[str, Shape]:
-    """A shape for every input.
+    """A shape for every input that is a tensor.
 
     A batch dimension that alone is undefined becomes 1.
 
@@ -129,10 +152,12 @@ def fixed_shapes(infos: tuple[InputInfo, ...], given: Mapping[str, Shape]) -> di
         if info.name in given:
             _check_shape(info, given[info.name])
             symbols.update(
-                (d, size) for d, size in zip(info.shape, given[info.name], strict=False) if isinstance(d, str)
+                (d, size) for d, size in zip(info.shape, given[info.name], strict=False) if is_symbol(d)
             )
     shapes: dict[str, Shape] = {}
     for info in infos:
+        if info.kind:
+            continue
         dims = [symbols.get(d, d) if isinstance(d, str) else d for d in info.shape]
         if info.name in given:
             dims = list(given[info.name])
@@ -158,9 +183,9 @@ def _check_shape(info: InputInfo, shape: Shape) -> None:
             f"but {said} has {len(shape)}",
             input=info.name,
         )
-    if any(d < 1 for d in shape):
+    if any(d < 0 for d in shape):
         raise InputError(
-            f"input {info.name!r}: every dimension must be at least 1, not {said}",
+            f"input {info.name!r}: no dimension can be negative, as in {said}",
             input=info.name,
         )
     if any(isinstance(d, int) and d != size for d, size in zip(info.shape, shape, strict=False)):

@@ -12,7 +12,6 @@ from math import inf
 from typing import Any, NamedTuple, NoReturn, cast
 
 import msgpack
-import numpy as np
 import zmq
 
 from distredge import __version__
@@ -69,7 +68,7 @@ from distredge.protocol.messages import (
 from distredge.runtime.blobs import BlobSource
 from distredge.runtime.clock import Clocks
 from distredge.runtime.deployment import Deployment, Line, PeerAddress, Processes
-from distredge.runtime.engine import Array, from_payload, to_payload
+from distredge.runtime.engine import Array, copied, from_payload, owned, to_payload
 from distredge.runtime.finder import PlanFinder
 from distredge.runtime.keys import KeyPair
 from distredge.runtime.link import Link
@@ -77,7 +76,7 @@ from distredge.runtime.membership import SETTLE_S, Loss, Membership
 from distredge.runtime.supply import BlobSupply
 from distredge.runtime.tally import Measured, Review, read_reports
 from distredge.runtime.trace import FrameTimes, PeerEvents, TraceEvent, read_events
-from distredge.runtime.transport import MESSAGE_LIMIT, RowsFields, is_readable, receive, rows_header
+from distredge.runtime.transport import MESSAGE_LIMIT, RowsFields, is_readable, receive, rows_header, size_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -357,7 +356,7 @@ class Client:
         """
         frame = next(self._frames)
         # Kept until it is answered, in case that it must be sent again.
-        kept = {name: np.array(array, order="C") for name, array in feed.items()}
+        kept = {name: copied(value) for name, value in feed.items()}
         self._open[frame] = _Open(line, kept, time.monotonic())
         self._perform(line, line.state.handle(FrameSubmitted(frame)))
         return frame
@@ -448,9 +447,7 @@ class Client:
     def _deliver(self, frame: int, epoch: int, outputs: Sequence[Array]) -> None:
         submitted_s = self._open.pop(frame).submitted_s
         # What came in one piece lies in a message's memory, which nobody may write to.
-        self.finished[frame] = [
-            array if array.flags.writeable and array.base is None else array.copy() for array in outputs
-        ]
+        self.finished[frame] = [owned(array) for array in outputs]
         self.times.append(FrameTimes(frame, epoch, submitted_s, time.monotonic()))
 
     # ------------------------------------------------------------------ receiving
@@ -543,7 +540,7 @@ class Client:
         except ProtocolError as error:
             self._fail(ProtocolError(f"peer {self.names[at]} sent rows that do not fit: {error}"))
         deployment.store.put_transfer(frame, number, array)
-        self.events.append(TraceEvent("receive", frame, number, now, now, array.nbytes))
+        self.events.append(TraceEvent("receive", frame, number, now, now, size_of(payload)))
         deployment.measured.arrived(number, now - sent_s + self._clocks.offset_s(at))
         self._perform(deployment.line, state.handle(Under(epoch, RowsArrived(frame, number))))
 

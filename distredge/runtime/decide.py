@@ -92,8 +92,9 @@ class Decider:
         )
 
     def _measured(self, client: Client, model: Model, blobs: Sequence[BlobSource]) -> tuple[float, ...]:
-        # `equal` asks for no speeds, and one peer needs none.
-        if self._policy.name == "equal" or len(client.names) == 1:
+        # `equal` asks for no speeds; one peer needs none, nor does a model of which nothing can be split.
+        whole = not any(model.graph.is_split(i) for i in range(len(model.graph.nodes)))
+        if self._policy.name == "equal" or len(client.names) == 1 or whole:
             return (1e10,) * len(client.names)
         inputs = {name: model.graph.tensors[name] for name in model.graph.inputs}
         feed = random_feed({name: (t.shape, t.dtype) for name, t in inputs.items()}, self._seed)

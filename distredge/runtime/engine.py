@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -11,15 +12,19 @@ from typing import Any
 import msgpack
 import numpy as np
 import onnxruntime as ort
+from onnx import TensorProto
 
 from distredge.errors import ModelError, ProtocolError
+from distredge.graph.draft import dtype_name
 from distredge.graph.extract import PartBuilder, session_options_folder_key
 from distredge.graph.part import PartSpec
 from distredge.graph.rows import Rows
 from distredge.plan.execution import ExecutionPlan, Piece, Task, TaskInput, TensorInfo
 from distredge.protocol.messages import Buffer, unpack
+from distredge.runtime.values import is_foreign, run_foreign
 
 Array = np.ndarray[Any, np.dtype[Any]]
+DTYPES = frozenset(dtype_name(element) for element in TensorProto.DataType.values() if element)
 ALL = Rows(0, 1)
 """The rows of a whole tensor."""
 
@@ -44,6 +49,7 @@ class PartSessions:
     ) -> None:
         self._builder = PartBuilder(onnx)
         self._sessions: dict[str, ort.InferenceSession] = {}
+        self._foreign: set[str] = set()
         self._execution_providers = list(execution_providers)
         self._options = _options(weights_folder, threads)
 
@@ -63,11 +69,20 @@ class PartSessions:
                 line = " ".join(str(error).split())[:300]
                 raise ModelError(f"onnxruntime cannot run part {key}: {line}", part=key) from error
             self._sessions[key] = session
+            if is_foreign(session):
+                self._foreign.add(key)
         return session
 
     def keep_only(self, keys: set[str]) -> None:
         """Frees the sessions of all other parts."""
         self._sessions = {key: session for key, session in self._sessions.items() if key in keys}
+
+    def run(self, key: str, spec: PartSpec, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs a part: its outputs by name. Raises as `get`."""
+        session = self.get(key, spec)
+        names = list(spec.outputs)
+        outputs = run_foreign(session, names, feed) if key in self._foreign else session.run(names, feed)
+        return dict(zip(names, outputs, strict=True))
 
 
 def whole_session(onnx: bytes, weights_folder: Path, *, threads: int = 0) -> ort.InferenceSession:
@@ -175,10 +190,15 @@ class Engine:
         return {task.part for task in self._tasks.values()}
 
     def prepare(self) -> None:
-        """Builds every session and runs each task once on zeros, so that the first frame is not slow."""
+        """Builds every session and runs each task once on zeros, so that the first frame is not slow.
+
+        Raises:
+            ModelError: onnxruntime refuses a part.
+        """
         for task in self._tasks.values():
-            feed = {item.tensor: self._zeros(item) for item in task.inputs}
-            self._run(task, feed)
+            self._sessions.get(task.part, self._plan.parts[task.part])
+            with suppress(Exception):  # zeros may be no size, axis or divisor; the frame's own data will be
+                self._run(task, {item.tensor: self._zeros(item) for item in task.inputs})
 
     def run(self, frame: int, task_id: int) -> None:
         """Assembles a task's inputs, runs it, and keeps its outputs."""
@@ -187,9 +207,7 @@ class Engine:
         self._store.put_outputs(frame, task_id, self._run(task, feed))
 
     def _run(self, task: Task, feed: dict[str, Array]) -> dict[str, Array]:
-        spec = self._plan.parts[task.part]
-        session = self._sessions.get(task.part, spec)
-        return dict(zip(spec.outputs, session.run(list(spec.outputs), feed), strict=True))
+        return self._sessions.run(task.part, self._plan.parts[task.part], feed)
 
     def _zeros(self, item: TaskInput) -> Array:
         info = self._plan.tensors[item.tensor]
@@ -208,26 +226,59 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
 
 def _contiguous(array: Array) -> Array:
-    """`np.ascontiguousarray`, but a scalar stays one."""
-    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+    """`np.ascontiguousarray`, but a scalar stays one, and a sequence too."""
+    if not isinstance(array, np.ndarray) or array.flags.c_contiguous:
+        return array
+    return np.ascontiguousarray(array)
 
 
-def _with_shape(array: Array) -> Array:
-    """An array as bytes that tell its shape."""
+def copied(value: Any) -> Any:
+    """A copy of a frame's input: an array, a sequence of arrays, or None."""
+    if isinstance(value, list):
+        return [copied(item) for item in value]
+    return value if value is None else np.array(value, order="C")
+
+
+def owned(value: Any) -> Any:
+    """A value that its holder may change: an array of its own memory, a list of such, or None."""
+    if isinstance(value, np.ndarray):
+        return value if value.flags.writeable and value.base is None else value.copy()
+    return [owned(item) for item in value] if isinstance(value, list) else value
+
+
+def _with_shape(value: Any) -> Array:
+    """A value as bytes that tell what it is: an array with its shape, a sequence of such, or None."""
+    plain = [_plain(item) for item in value] if isinstance(value, list) else [None]
+    plain = _plain(value) if isinstance(value, np.ndarray) else plain
+    return np.frombuffer(msgpack.packb(plain), np.uint8)
+
+
+def _plain(array: Array) -> list[Any]:
     data = [str(item) for item in array.ravel()] if array.dtype.hasobject else array.tobytes()
-    return np.frombuffer(msgpack.packb([list(array.shape), data]), np.uint8)
+    return [array.dtype.name, list(array.shape), data]
 
 
-def _from_shaped(payload: Buffer, info: TensorInfo) -> Array:
+def _from_shaped(payload: Buffer, info: TensorInfo) -> Any:
     plain = unpack(payload)
-    shape, data = plain if isinstance(plain, list) and len(plain) == 2 else (None, None)
-    known = isinstance(shape, list) and len(shape) == len(info.shape)
-    if not known or not all(type(size) is int and size >= 0 for size in shape):
+    if not isinstance(plain, list):
         raise ProtocolError("a tensor whose shape depends on the data came without one")
-    strings = info.dtype == "object"
+    if info.dtype == "object" and plain == [None]:
+        return None
+    if info.dtype == "object" and all(isinstance(item, list) for item in plain):
+        return [_from_plain(item, info) for item in plain]
+    return _from_plain(plain, info)
+
+
+def _from_plain(plain: list[Any], info: TensorInfo) -> Array:
+    kind, shape, data = plain if len(plain) == 3 else (None, None, None)
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        raise ProtocolError("a tensor whose shape depends on the data came without one")
+    if type(kind) is not str or kind not in DTYPES or info.dtype not in ("object", kind):
+        raise ProtocolError(f"a tensor of dtype {info.dtype} came as {str(kind)[:20]}")
+    strings = kind == "object"
     if not isinstance(data, list if strings else bytes):
-        raise ProtocolError(f"a tensor of dtype {info.dtype} came as {type(data).__name__}")
-    fixed = replace(info, shape=tuple(shape), dynamic=False)
+        raise ProtocolError(f"a tensor of dtype {kind} came as {type(data).__name__}")
+    fixed = replace(info, dtype=kind, shape=tuple(shape), dynamic=False)
     try:
         return from_payload(msgpack.packb(data) if strings else data, fixed, ALL)
     except ValueError:  # too many axes, or sizes whose product numpy cannot count

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from distredge.errors import InputError
-from distredge.graph.importer import InputInfo
+from distredge.graph.importer import InputInfo, Model
+from distredge.graph.simplify import is_symbol
+from distredge.graph.sourceless import START
 from distredge.runtime.engine import Array, numpy_dtype
 
 _TYPE_NAMES = {"float32": "float", "float64": "double", "object": "string"}
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
-"""The shape of each input, in the model's order."""
+"""The shape of each input that is a tensor, in the model's order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,8 @@ class NodeArg:
 
     @classmethod
     def of(cls, info: InputInfo) -> NodeArg:
-        kind = _TYPE_NAMES.get(info.dtype, info.dtype)
-        return cls(info.name, f"tensor({kind})", list(info.shape))
+        element = _TYPE_NAMES.get(info.dtype, info.dtype)
+        return cls(info.name, info.kind or f"tensor({element})", list(info.shape))
 
 
 def check_feed(infos: Sequence[InputInfo], feed: Any) -> dict[str, Array]:
@@ -63,13 +65,23 @@ def check_feed(infos: Sequence[InputInfo], feed: Any) -> dict[str, Array]:
     for info in infos:
         if info.name not in feed:
             raise InputError(f"input {info.name!r} is missing", input=info.name)
+        if info.kind:
+            arrays[info.name] = _plain(feed[info.name])
+            continue
         array = np.asarray(feed[info.name])
         _check_dtype(info, array)
         if array.dtype.kind == "U":
             array = array.astype(object)
         _check_shape(info, array, symbols)
         arrays[info.name] = np.ascontiguousarray(array) if array.ndim else array
-    return arrays
+    return arrays if infos else {START: np.zeros((), np.int64)}
+
+
+def _plain(value: Any) -> Any:
+    """A sequence as a list of arrays; an optional as what is in it, or None."""
+    if isinstance(value, list | tuple):
+        return [np.ascontiguousarray(item) if np.ndim(item) else np.asarray(item) for item in value]
+    return value if value is None else np.asarray(value)
 
 
 def _check_dtype(info: InputInfo, array: Array) -> None:
@@ -84,11 +96,11 @@ def _check_dtype(info: InputInfo, array: Array) -> None:
 
 
 def _check_shape(info: InputInfo, array: Array, symbols: dict[str, int]) -> None:
-    fits = len(info.shape) == array.ndim and 0 not in array.shape
+    fits = len(info.shape) == array.ndim
     if fits:
         for dim, size in zip(info.shape, array.shape, strict=True):
-            known = symbols.setdefault(dim, size) if isinstance(dim, str) else dim
-            fits = fits and known in (None, size)
+            known = symbols.setdefault(dim, size) if is_symbol(dim) else dim
+            fits = fits and (known == size or not isinstance(known, int))
     if not fits:
         wanted = "x".join("?" if dim is None else str(dim) for dim in info.shape) or "a scalar"
         raise InputError(
@@ -103,5 +115,13 @@ def shape_text(shape: Sequence[int]) -> str:
 
 
 def shapes_of(feed: Mapping[str, Array]) -> Shapes:
-    """What a plan is compiled for."""
-    return tuple((name, tuple(array.shape)) for name, array in feed.items())
+    """What a plan is compiled for. Sequences have no shape: they are never split."""
+    return tuple(
+        (name, array.shape) for name, array in feed.items() if isinstance(array, np.ndarray) and name != START
+    )
+
+
+def shapes_of_model(model: Model) -> Shapes:
+    """The shapes that an imported model is for, as `shapes_of` a feed."""
+    tensors = model.graph.tensors
+    return tuple((info.name, tensors[info.name].shape) for info in model.input_infos if not info.kind)

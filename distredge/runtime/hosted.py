@@ -176,7 +176,7 @@ class HostedPlan:
                 self._keep(frame, size)
                 self._note_running(instructions)
         self.tally.arrived(number, now - sent_s)
-        self.trace.append(TraceEvent("receive", frame, number, now, now, array.nbytes))
+        self.trace.append(TraceEvent("receive", frame, number, now, now, size))
         return instructions
 
     def _keep(self, frame: int, size: int) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from distredge.cluster.hosts import Cluster, Provider, Requester
 from distredge.errors import PeerError, PeerTimeoutError
 from distredge.runtime.cpu_quota import CpuQuota
 from distredge.runtime.deployment import PeerAddress
@@ -193,6 +194,19 @@ class LocalPeers:
             raise PeerError(f"peer {process.name} did not start: {self._ending(process)}", peer=process.name)
         if process.output.startswith(b"ready ") and process.output.endswith(b"\n"):
             process.address = process.output.split()[-1].decode()
+
+    @property
+    def cluster(self) -> Cluster:
+        """These peers as a cluster, for sessions that share them; waits until they listen.
+
+        Raises:
+            PeerError, PeerTimeoutError: as `wait_ready`.
+        """
+        providers = []
+        for peer in self.wait_ready():
+            host, _, port = peer.address.removeprefix("tcp://").rpartition(":")
+            providers.append(Provider(peer.name, host, (int(port),)))
+        return Cluster("local peers", Requester(), tuple(providers))
 
     @property
     def pids(self) -> tuple[int, ...]:

@@ -29,7 +29,7 @@ from distredge.runtime.client import Client
 from distredge.runtime.decide import Decider
 from distredge.runtime.deployment import Deployment, Line, PeerAddress
 from distredge.runtime.engine import Array
-from distredge.runtime.feeds import NodeArg, Shapes, check_feed, shapes_of
+from distredge.runtime.feeds import NodeArg, Shapes, check_feed, shapes_of, shapes_of_model
 from distredge.runtime.keys import requester_keys
 from distredge.runtime.launcher import LocalPeers
 from distredge.runtime.live import LiveImages
@@ -129,8 +129,7 @@ class InferenceSession:
             self._client = self._resources.client = self._connect(timeout_s)
             self._client.connect()
             if known is not None:
-                graph = known.graph
-                self._deploy(known, tuple((name, graph.tensors[name].shape) for name in graph.inputs))
+                self._deploy(known, shapes_of_model(known))
             self._client.recovers = recover
             self._resources.keep_alive(self._client)
         except BaseException:

@@ -20,6 +20,7 @@ from distredge.runtime.transport import decode_header
 from tests.hostile.mutate import Mutator
 
 LOOSE = TensorInfo("float32", (2, 3), None, dynamic=True)
+ANY = TensorInfo("object", (), None, dynamic=True)
 STRINGS = TensorInfo("object", (2,), None)
 CORPUS_LIMIT = 2000
 _WATCHED = ("protocol/messages.py", "plan/serde.py", "plan/validation.py", "plan/execution.py", "runtime/")
@@ -65,6 +66,11 @@ def read_loose(data: bytes) -> None:
     assert array.nbytes <= len(data)
 
 
+def read_any(data: bytes) -> None:
+    value = from_payload(data, ANY, ALL)
+    assert value is None or isinstance(value, np.ndarray | list)
+
+
 def read_strings(data: bytes) -> None:
     from_payload(data, STRINGS, ALL)
 
@@ -72,7 +78,9 @@ def read_strings(data: bytes) -> None:
 def loose_samples() -> list[bytes]:
     from distredge.runtime.engine import _with_shape
 
-    return [bytes(to_payload(_with_shape(np.zeros(shape, "float32")))) for shape in ((2, 3), (0, 5), (1, 1))]
+    arrays = [np.zeros(shape, "float32") for shape in ((2, 3), (0, 5), (1, 1))]
+    values = [*arrays, arrays[:2], None, np.array(["a"], object)]
+    return [bytes(to_payload(_with_shape(value))) for value in values]
 
 
 def fuzz(
@@ -98,6 +106,7 @@ def fuzz(
         (read_header, list(headers)),
         (read_plan, list(plans)),
         (read_loose, loose_samples()),
+        (read_any, loose_samples()),
         (read_strings, strings),
     ]
     for read, corpus in corpora:
@@ -106,7 +115,7 @@ def fuzz(
     fed, end_s = 0, time.monotonic() + seconds
     while fed < messages or (seconds and time.monotonic() < end_s):
         # headers are what comes most; a plan takes a hundred times as long
-        read, corpus = rng.choices(corpora, (60, 4, 20, 16))[0]
+        read, corpus = rng.choices(corpora, (60, 4, 10, 10, 16))[0]
         data = mutator.mutate(rng.choice(corpus))
         try:
             new = reach.of(read, data)

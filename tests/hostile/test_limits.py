@@ -259,7 +259,10 @@ def test_loose_payloads() -> None:
         for data in (b"", b"1234"):
             if shape != [0, 0] or data:
                 with pytest.raises(ProtocolError):
-                    from_payload(msgpack.packb([shape, data]), loose, ALL)
+                    from_payload(msgpack.packb(["float32", shape, data]), loose, ALL)
+    for kind in ("float64", "object", "V99", ["float32"], None):
+        with pytest.raises(ProtocolError, match="came as"):
+            from_payload(msgpack.packb([kind, [2], b"12345678"]), loose, ALL)
     with pytest.raises(ProtocolError, match="strings were expected"):
         from_payload(msgpack.packb([["a"], 1]), TensorInfo("object", (2,), None), ALL)
 
