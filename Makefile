@@ -56,10 +56,12 @@ format: $(STAMP) ## put imports and formatting in order
 bench: $(STAMP) ## measure throughput and overhead; tables into benchmarks/results/
 	@$(PY) -m benchmarks
 
-bench-planning: $(STAMP) ## compare policies over the grid; tables and picture into docs/benchmarks.md (half an hour)
+bench-planning: $(STAMP) ## compare policies over the grid; tables and picture into docs/benchmarks.md (40 minutes)
 	@$(PY) -m benchmarks.planning_rate
 	@$(PY) -m benchmarks.planning
-	@$(PY) -m benchmarks.planning_links --docs
+	@$(PY) -m benchmarks.planning_links
+	@$(PY) -m benchmarks.osds --again
+	@$(PY) -m benchmarks.planning_tables
 
 bench-agreement: $(STAMP) ## as root: predicted against measured latency on emulated hosts; table into docs/benchmarks.md
 	@$(PY) -m benchmarks.agreement --docs

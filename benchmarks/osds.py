@@ -1,31 +1,21 @@
 """`python -m benchmarks.osds`: what the learned policy is worth, beside search at equal effort.
 
-For every cell and seed, in one run: the best baseline; OSDS in the paper's form and in the improved form,
-each before and after polishing by search; the improved form without a gradient step ("noise alone"); search
-alone at equal evaluations and at equal time. Best known: the entry in benchmarks/best_known.json where there
-is one, else the best of everything here and of one long search.
-
-Prints a table and writes benchmarks/results/osds.json.
+Over the 32 cells of vgg16-body and yolov2, seed 0: the improved form. In six named cells, three seeds, also:
+the paper's form, both before and after polishing by search; the improved form without a gradient step
+("noise alone"); search at equal evaluations and at equal time. Writes benchmarks/results/osds.json, cell by
+cell: what is there already is kept, unless `--again`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from distredge.cluster.load import load_cluster
-from distredge.control.problem import planning_problem
-from distredge.graph import zoo
-from distredge.graph.importer import load_model
+from benchmarks.planning_grid import CELLS, RESULTS, load_best, problem_of
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import Strategy
 from policies.osds import OSDS
@@ -33,83 +23,56 @@ from policies.osds_baselines import baseline_strategies
 from policies.parts import pricer_for
 from policies.search import Search
 
-CELLS = ("vgg16-body@DA-NA", "vgg16-body@DB-NB", "vgg16-body@DC-NC")
-CELLS += ("yolov2@DA-NA", "yolov2@DB-NB", "yolov2@DC-NC")
-RESULTS = Path(__file__).parent / "results"
-BEST_KNOWN = Path(__file__).parent / "best_known.json"
+MODELS = ("vgg16-body", "yolov2")
+NAMED = tuple(f"{model} {cluster}" for model in MODELS for cluster in ("DA-NA", "DB-NB", "DC-NC"))
+SEEDS = 3
 POLISH_S = 0.3
-LONG = 1_000_000
-WAYS = ("baseline", "paper", "paper+search", "improved", "improved+search", "noise alone")
-WAYS += ("search, evaluations", "search, time")
+PATH = RESULTS / "osds.json"
 
 
-def measure(problem: PlanningProblem, seconds: float, paper_seconds: float) -> dict[str, Any]:
-    """Every way's latency in one cell under one seed, and what it took."""
-    price = pricer_for(problem).latency_s
-    polish = replace(problem, budget_s=POLISH_S)
-    found: dict[str, Any] = {}
+class Measuring:
+    """One cell under one seed.
 
-    def note(way: str, ask: Callable[[], Strategy], **more: Any) -> Strategy:
+    Args:
+        problem: the cell.
+        seconds: of training, in either form.
+
+    Attributes:
+        found: by way, latency and what it took.
+    """
+
+    def __init__(self, problem: PlanningProblem, seconds: float) -> None:
+        self.problem = replace(problem, budget_s=seconds)
+        self.found: dict[str, dict[str, float]] = {}
+
+    def improved(self) -> None:
+        """The best baseline, and the improved form."""
+        self._note("baseline", lambda: baseline_strategies(self.problem)[0])
+        self._train("improved", OSDS())
+
+    def everything(self) -> None:
+        """All other ways."""
+        self._train("paper", OSDS(as_in_paper=True))
+        self._train("noise alone", OSDS(update_every=1 << 60))
+        spent = int(self.found["improved"]["evaluations"])
+        self._note("search, equal evaluations", lambda: Search(evaluations=spent).find_strategy(self.problem))
+        self._note("search, equal time", lambda: Search(threads=1).find_strategy(self.problem))
+
+    def _train(self, way: str, policy: OSDS) -> None:
+        trained = self._note(way, lambda: policy.find_strategy(self.problem))
+        self.found[way] |= policy.report
+        polish = Search(starts=(trained,), threads=1)
+        self._note(f"{way} + search", lambda: polish.find_strategy(replace(self.problem, budget_s=POLISH_S)))
+
+    def _note(self, way: str, ask: Callable[[], Strategy]) -> Strategy:
         wall, processor = time.monotonic(), time.process_time()
         strategy = ask()
-        found[way] = {
-            "latency_s": price(strategy),
+        self.found[way] = {
+            "latency_s": pricer_for(self.problem).latency_s(strategy),
             "wall_s": round(time.monotonic() - wall, 2),
             "processor_s": round(time.process_time() - processor, 2),
-            **more,
         }
         return strategy
-
-    note("baseline", lambda: baseline_strategies(problem)[0])
-    spent = 0
-    for way, budget, settings in (
-        ("paper", paper_seconds, {"as_in_paper": True}),
-        ("improved", seconds, {}),
-        ("noise alone", seconds, {"update_every": 1 << 60}),
-    ):
-        policy = OSDS(**settings)
-        asked = replace(problem, budget_s=budget)
-        strategy = note(way, lambda policy=policy, asked=asked: policy.find_strategy(asked))  # type: ignore[misc]
-        found[way] |= policy.report
-        if way == "improved":
-            spent = int(policy.report["evaluations"])
-        if way != "noise alone":
-            note(
-                f"{way}+search",
-                lambda strategy=strategy: Search(starts=(strategy,)).find_strategy(polish),  # type: ignore[misc]
-            )
-    note("search, evaluations", lambda: Search(evaluations=spent).find_strategy(problem))
-    note("search, time", lambda: Search().find_strategy(replace(problem, budget_s=seconds)))
-    return found
-
-
-def best_known(cell: str, problem: PlanningProblem, met: list[dict[str, Any]]) -> float:
-    """The lowest latency known for a cell."""
-    every = [entry["latency_s"] for found in met for entry in found.values()]
-    model, cluster = cell.split("@")
-    if BEST_KNOWN.exists():
-        rows = json.loads(BEST_KNOWN.read_text())
-        rows = rows.get("rows", rows) if isinstance(rows, dict) else rows
-        every += [
-            row["latency_s"]
-            for row in rows
-            if isinstance(row, dict) and (row.get("model"), row.get("cluster")) == (model, cluster)
-        ]
-    price = pricer_for(problem).latency_s
-    every.append(price(Search(evaluations=LONG).find_strategy(replace(problem, seed=100))))
-    return min(every)
-
-
-def report(rows: list[dict[str, Any]]) -> None:
-    """Each way's latency over the best known, by cell and seed, then the average and the worst."""
-    print(f"{'cell':<20}{'seed':>5}{'best ms':>9}" + "".join(f"{way:>21}" for way in WAYS))
-    gaps = []
-    for row in rows:
-        gaps.append([row["ways"][way]["latency_s"] / row["best_known_s"] - 1 for way in WAYS])
-        line = "".join(f"{gap:>20.1%} " for gap in gaps[-1])
-        print(f"{row['cell']:<20}{row['seed']:>5}{row['best_known_s'] * 1e3:>9.2f}{line}")
-    for name, values in (("average", np.mean(gaps, axis=0)), ("worst", np.max(gaps, axis=0))):
-        print(f"{name:<34}" + "".join(f"{gap:>20.1%} " for gap in values))
 
 
 def main() -> None:
@@ -118,43 +81,44 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--cells", nargs="+", default=CELLS, metavar="MODEL@CLUSTER")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of the improved form (default: 60)")
-    parser.add_argument("--paper-seconds", type=float, help="of the paper's form (default: the same)")
-    parser.add_argument("--seeds", type=int, default=1, help="how many, from 0 on (default: 1)")
+    parser.add_argument("cells", nargs="*", metavar="MODEL:CLUSTER", help="only these (default: all 32)")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of training (default: 15)")
+    parser.add_argument("--again", action="store_true", help="measure anew what is there already")
     parser.add_argument(
         "--processor-time",
         action="store_true",
         help="count this process's processor time, not the clock's: all ways here use one thread",
     )
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "osds.json")
     args = parser.parse_args()
     if args.processor_time:
         time.perf_counter = time.process_time
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for cell in args.cells:
-            model, cluster = cell.split("@")
-            path = Path(folder) / f"{model}.onnx"
-            if not path.exists():
-                zoo.write(zoo.get(model).build(None, 0), str(path))
-            problem = planning_problem(load_model(path).graph, load_cluster(cluster))
-            warm_up(problem)
-            paper = args.paper_seconds or args.seconds
-            met = [measure(replace(problem, seed=seed), args.seconds, paper) for seed in range(args.seeds)]
-            best = best_known(cell, problem, met)
-            rows += [
-                {"cell": cell, "seed": seed, "best_known_s": best, "ways": found}
-                for seed, found in enumerate(met)
-            ]
-            print(f"{cell}: done", flush=True)
-    report(rows)
-    args.output.parent.mkdir(exist_ok=True)
-    clock = "processor" if args.processor_time else "wall"
-    settings = {"clock": clock, "seconds": args.seconds, "paper_seconds": args.paper_seconds or args.seconds}
-    machine = {"cores": os.cpu_count(), "load": os.getloadavg()}
-    args.output.write_text(json.dumps({**settings, "machine": machine, "rows": rows}, indent=1) + "\n")
-    print(f"written to {args.output}")
+    rows: dict[str, Any] = json.loads(PATH.read_text()) if PATH.exists() and not args.again else {}
+    wanted = [cell.replace(":", " ") for cell in args.cells]
+    wanted = wanted or [f"{model} {cluster}" for model, cluster in CELLS if model in MODELS]
+    warm_up(problem_of(*CELLS[0]))
+    for cell in sorted(wanted, key=lambda cell: cell not in NAMED):
+        for seed in range(SEEDS if cell in NAMED else 1):
+            if f"{cell} {seed}" in rows:
+                continue
+            measuring = Measuring(problem_of(*cell.split(), seed=seed), args.seconds)
+            measuring.improved()
+            if cell in NAMED:
+                measuring.everything()
+            rows[f"{cell} {seed}"] = {
+                "seconds": args.seconds,
+                "clock": "processor" if args.processor_time else "wall",
+                "ways": measuring.found,
+            }
+            RESULTS.mkdir(exist_ok=True)
+            PATH.write_text(json.dumps(rows, indent=1) + "\n")
+            print(line(cell, seed, measuring.found), flush=True)
+
+
+def line(cell: str, seed: int, found: dict[str, dict[str, float]]) -> str:
+    """What is printed of a cell: how far each way is above best known."""
+    best = load_best()[cell]["latency_s"]
+    ways = (f"{way} {found[way]['latency_s'] / best - 1:.1%}" for way in found)
+    return f"{cell:<20} seed {seed}: {', '.join(ways)}"
 
 
 def warm_up(problem: PlanningProblem) -> None:

@@ -1,8 +1,8 @@
 """`python -m benchmarks.planning`: every baseline, search and auto over the grid, with best known and bound.
 
 Best known: benchmarks/best_known.json, remade by `python -m benchmarks.planning_best`; an answer that beats
-it is taken into it. Writes benchmarks/results/planning.json and, with `--docs`, the tables and the picture of
-docs/benchmarks.md.
+it is taken into it. Writes benchmarks/results/planning.json. `python -m benchmarks.planning_tables` makes
+tables of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 
 from benchmarks.planning_best import store
 from benchmarks.planning_grid import CELLS, RESULTS, load_best, problem_of, strategy_to_json
-from benchmarks.planning_tables import write_docs
 from distredge.plan.policy import PlanningProblem, decide, get_policy
 from distredge.plan.strategy import Strategy
 from distredge.sim.bound import lower_bound
@@ -30,22 +29,23 @@ SEEDS = 3
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.planning", description=__doc__)
     parser.add_argument("cells", nargs="*", metavar="MODEL:CLUSTER", help="only these (default: all)")
-    parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.md from the results, too")
-    parser.add_argument("--docs-only", action="store_true", help="measure nothing")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="budgets count this process's processor time, of all threads: for a machine that others use",
+    )
     args = parser.parse_args()
+    if args.processor_time:
+        time.perf_counter = time.process_time
     path = RESULTS / "planning.json"
     rows: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    if not args.docs_only:
-        get_policy("auto", evaluations=3000).find_strategy(problem_of(*CELLS[0]))  # compiles
-        for model, cluster in [tuple(cell.split(":")) for cell in args.cells] or CELLS:
-            key = f"{model} {cluster}"
-            rows[key] = measure(key, problem_of(model, cluster))
-            RESULTS.mkdir(exist_ok=True)
-            path.write_text(json.dumps(rows, indent=1) + "\n")
-            print(line(key, rows[key]), flush=True)
-    if args.docs or args.docs_only:
-        links = RESULTS / "planning_links.json"
-        write_docs(rows, load_best(), json.loads(links.read_text()) if links.exists() else {})
+    get_policy("auto", evaluations=3000).find_strategy(problem_of(*CELLS[0]))  # compiles
+    for model, cluster in [tuple(cell.split(":")) for cell in args.cells] or CELLS:
+        key = f"{model} {cluster}"
+        rows[key] = measure(key, problem_of(model, cluster))
+        RESULTS.mkdir(exist_ok=True)
+        path.write_text(json.dumps(rows, indent=1) + "\n")
+        print(line(key, rows[key]), flush=True)
 
 
 def measure(key: str, problem: PlanningProblem) -> dict[str, Any]:

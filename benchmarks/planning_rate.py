@@ -1,6 +1,7 @@
 """`python -m benchmarks.planning_rate`: strategies that the evaluator prices in a second, on one core.
 
-The clock is the process's own, so that other work on the machine counts less.
+vgg16-body in all cells of the grid, and some others. The clock is the process's own, so that other work on
+the machine counts less. Writes benchmarks/results/planning_rate.json.
 """
 
 from __future__ import annotations
@@ -8,23 +9,21 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.planning_grid import RESULTS, graph_of
+from distredge.cluster.catalog.grid import GRID
 from distredge.cluster.load import load_cluster
 from distredge.control.problem import planning_problem
-from distredge.graph import zoo
-from distredge.graph.importer import load_model
 from distredge.plan.draw import random_split
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import PartitionScheme
 from distredge.sim.pricing import Pricer, SchemePricer
 
-BATCH = 20_000
+BATCH = 10_000
 
 
 def pooled_scheme(problem: PlanningProblem, volumes: int) -> PartitionScheme:
@@ -67,12 +66,9 @@ def rate(scheme: SchemePricer, bounds: np.ndarray[Any, Any], repeats: int = 7) -
     return best
 
 
-def measure(model: str, cluster: str, volumes: int, folder: Path) -> dict[str, Any]:
+def measure(model: str, cluster: str, volumes: int) -> dict[str, Any]:
     """One line of the table."""
-    path = folder / f"{model}.onnx"
-    if not path.exists():
-        zoo.write(zoo.get(model).build(), path)
-    problem = planning_problem(load_model(path).graph, load_cluster(cluster))
+    problem = planning_problem(graph_of(model), load_cluster(cluster))
     pricer, devices = Pricer(problem), len(problem.devices)
     scheme = pricer.scheme(pooled_scheme(problem, volumes))
     batch = BATCH if devices < 8 else BATCH // 10
@@ -88,26 +84,20 @@ def measure(model: str, cluster: str, volumes: int, folder: Path) -> dict[str, A
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.planning_rate", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="JSON on stdout")
-    args = parser.parse_args()
-    cases = [
-        ("vgg16-body", "DA-NA", 5),
-        ("vgg16-body", "DB-NC", 5),
-        ("vgg16-body", "LC", 5),
-        ("yolov2", "DB-NC", 6),
-        ("resnet50", "DB-NC", 6),
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [measure(*case, Path(folder)) for case in cases]
-    if args.json:
-        print(json.dumps(rows))
-        return
+    parser.parse_args()
+    cases = [("vgg16-body", cluster, 5) for cluster in GRID]
+    cases += [("vgg16-body", "LC", 5), ("yolov2", "DB-NC", 6), ("resnet50", "DB-NC", 6)]
     print(f"{'model':<14} {'cluster':<8} {'devices':>7} {'volumes':>7} {'random/s':>10} {'near equal/s':>13}")
-    for row in rows:
+    rows = []
+    for case in cases:
+        rows.append(row := measure(*case))
         print(
             f"{row['model']:<14} {row['cluster']:<8} {row['devices']:>7} {row['volumes']:>7} "
-            f"{row['random_per_s']:>10,} {row['near_equal_per_s']:>13,}"
+            f"{row['random_per_s']:>10,} {row['near_equal_per_s']:>13,}",
+            flush=True,
         )
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "planning_rate.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
-"""Tables and picture of the planning benchmark, written between two marks of docs/benchmarks.md."""
+"""`python -m benchmarks.planning_tables`: results of the planning benchmarks as tables and a picture, written
+between two marks of docs/benchmarks.md."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from math import exp, log
 from pathlib import Path
 from typing import Any
+
+from benchmarks.planning_grid import RESULTS, load_best
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- planning: made by `make bench-planning` -->", "<!-- planning ends -->"
@@ -13,32 +17,102 @@ BASELINES = ("offload", "modnn", "mednn", "coedge", "deepthings", "deeperthings"
 SIMPLE = ("equal", "proportional", "lcpss")
 
 
-def write_docs(rows: Mapping[str, Any], best: Mapping[str, Any], links: Mapping[str, Any]) -> None:
-    """Writes the tables of these results into docs/benchmarks.md, and the picture beside it."""
+def main() -> None:
+    """Writes tables and picture of the results that are there."""
+    rows, best = read("planning"), load_best()
+    rows = {key: row for key, row in rows.items() if key in best}
     path = DOCS / "benchmarks.md"
-    text = path.read_text() if path.exists() else f"# Benchmarks\n\n{BEGIN}\n{END}\n"
-    if BEGIN not in text:
-        text = f"{text.rstrip()}\n\n{BEGIN}\n{END}\n"
-    before, _, rest = text.partition(BEGIN)
+    before, _, rest = path.read_text().partition(BEGIN)
     _, _, behind = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n{planning_section(rows, best, links)}{END}{behind}")
+    parts = [*grid_section(rows, best), *osds_section(read("osds"), best)]
+    parts += [*links_section(read("planning_links")), *rate_section(read("planning_rate"))]
+    path.write_text(f"{before}{BEGIN}\n{chr(10).join(parts)}{END}{behind}")
     (DOCS / "pictures").mkdir(exist_ok=True)
     draw(rows, best, DOCS / "pictures" / "planning.png")
 
 
-def planning_section(rows: Mapping[str, Any], best: Mapping[str, Any], links: Mapping[str, Any]) -> str:
-    """All tables, as Markdown."""
+def read(name: str) -> Any:
+    """One benchmark's results; empty if it has not been run."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def grid_section(rows: Mapping[str, Any], best: Mapping[str, Any]) -> list[str]:
+    """Every policy in every cell."""
     models = list(dict.fromkeys(key.split()[0] for key in rows))
-    parts = ["### Acceptance figures\n", _acceptance(rows, best), "### Each policy over the grid\n"]
-    parts.append(
-        "Latency over best known, geometric mean over the cells of a model, and the worst cell in brackets.\n"
-    )
-    parts.append(_by_policy(rows, best, models))
-    if links:
-        parts += ["### A link falls to a quarter\n", _links(links)]
+    complete = sum(best[key].get("searches", 0) >= 10 for key in rows)
+    parts = [
+        "### Acceptance figures\n",
+        _acceptance(rows, best),
+        f"Best known is the outcome of all ten searches in {complete} of these {len(rows)} cells; in the "
+        "others the best answer met so far.\n"
+        if complete < len(rows)
+        else "",
+        "### Each policy over the grid\n",
+        "Latency over best known: geometric mean over the cells of a model, in brackets the worst cell.\n",
+        _by_policy(rows, best, models),
+    ]
     for model in models:
         parts += [f"### {model}\n", _by_cell(rows, best, model)]
-    return "\n".join(parts)
+    return parts
+
+
+def osds_section(rows: Mapping[str, Any], best: Mapping[str, Any]) -> list[str]:
+    """The learned policy: one seed over the cells, three seeds and all ways in a few."""
+    rows = {key: row for key, row in rows.items() if key.rsplit(" ", 1)[0] in best}
+    if not rows:
+        return []
+
+    def above(key: str, way: str) -> float:
+        return rows[key]["ways"][way]["latency_s"] / best[key.rsplit(" ", 1)[0]]["latency_s"] - 1
+
+    def summary(keys: Sequence[str], way: str) -> str:
+        values = [above(key, way) for key in keys]
+        return f"{100 * sum(values) / len(values):.1f} % ({100 * max(values):.1f} %)"
+
+    first = [key for key in rows if key.endswith(" 0")]
+    ways = list(dict.fromkeys(way for row in rows.values() for way in row["ways"]))
+    named = [key for key, row in rows.items() if "paper" in row["ways"]]
+    behind = sum(above(key, "improved") > above(key, "baseline") + 1e-9 for key in rows)
+    spent = {f"{row['seconds']:g} s of {row['clock']} time" for row in rows.values()}
+    parts = [
+        "### The learned policy\n",
+        f"Training: {', '.join(sorted(spent))}, one thread. The improved form is behind the best baseline in "
+        f"{behind} of {len(rows)} runs.\n",
+        _table(
+            (f"seed 0, {len(first)} cells: above best known, mean (worst)", "best baseline", "improved form"),
+            [
+                (model, summary(keys, "baseline"), summary(keys, "improved"))
+                for model in dict.fromkeys(key.split()[0] for key in first)
+                if (keys := [key for key in first if key.split()[0] == model])
+            ],
+        ),
+    ]
+    if named:
+        cells = list(dict.fromkeys(key.rsplit(" ", 1)[0] for key in named))
+        lines = [
+            (
+                way,
+                *(summary([k for k in named if k.rsplit(" ", 1)[0] == c], way) for c in cells),
+                summary(named, way),
+            )
+            for way in ways
+        ]
+        parts.append(_table((f"{len(named)} runs: above best known, mean (worst)", *cells, "all"), lines))
+    return parts
+
+
+def links_section(links: Mapping[str, Any]) -> list[str]:
+    """The plan in use and new ones, when a link falls to a quarter."""
+    return ["### A link falls to a quarter\n", _links(links)] if links else []
+
+
+def rate_section(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The evaluator's rate."""
+    head = ("model", "cluster", "devices", "volumes", "random parts, per s", "near equal parts, per s")
+    fields = ("model", "cluster", "devices", "volumes", "random_per_s", "near_equal_per_s")
+    lines = [[f"{v:,}" if isinstance(v := row[f], int) else v for f in fields] for row in rows]
+    return ["### The evaluator's rate, one core\n", _table(head, lines)] if rows else []
 
 
 def _acceptance(rows: Mapping[str, Any], best: Mapping[str, Any]) -> str:
@@ -100,22 +174,24 @@ def _by_cell(rows: Mapping[str, Any], best: Mapping[str, Any], model: str) -> st
 
 
 def _links(links: Mapping[str, Any]) -> str:
-    lines = []
-    for cell in dict.fromkeys(key.rsplit(" ", 1)[0] for key in links):
-        rows = [row for key, row in links.items() if key.rsplit(" ", 1)[0] == cell]
-        old, new = ([row[which] / row["best_s"] for row in rows] for which in ("stale_s", "new_s"))
-        longest = max(row["planning_s"] for row in rows)
-        lines.append(
-            (
-                cell,
-                f"{_percent(sum(old) / len(old))} ({_percent(max(old))})",
-                f"{_percent(sum(new) / len(new))} ({_percent(max(new))})",
-                f"{longest * 1e3:.0f} ms",
-            )
+    def summary(rows: Sequence[Mapping[str, Any]], which: str) -> str:
+        ratios = [row[which] / row["best_s"] for row in rows]
+        inside = sum(ratio <= 1.05 for ratio in ratios)
+        return f"{_percent(sum(ratios) / len(ratios))} ({_percent(max(ratios))}), {inside} of {len(ratios)}"
+
+    cells = dict.fromkeys(key.rsplit(" ", 1)[0] for key in links)
+    groups = {cell: [row for key, row in links.items() if key.rsplit(" ", 1)[0] == cell] for cell in cells}
+    groups["all"] = list(links.values())
+    lines = [
+        (
+            cell,
+            *(summary(rows, which) for which in ("stale_s", "new_s", "ahead_s")),
+            f"{max(row['planning_s'] for row in rows) * 1e3:.0f} ms",
         )
-    return _table(
-        ("cell", "plan in use: above best known, mean (worst)", "new plan", "longest planning"), lines
-    )
+        for cell, rows in groups.items()
+    ]
+    head = ("above best known, mean (worst), within 5 %", "plan in use", "new plan")
+    return _table((*head, "new plan, with plans made ahead", "longest planning"), lines)
 
 
 def _latency(row: Mapping[str, Any], name: str) -> float:
@@ -169,3 +245,7 @@ def draw(rows: Mapping[str, Any], best: Mapping[str, Any], path: Path) -> None:
     panels[0][-1].legend(fontsize=7)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
