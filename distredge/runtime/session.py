@@ -34,6 +34,7 @@ from distredge.runtime.keys import requester_keys
 from distredge.runtime.launcher import LocalPeers
 from distredge.runtime.live import LiveImages
 from distredge.runtime.measure import computed_macs
+from distredge.runtime.metadata import ModelMetadata
 from distredge.runtime.resources import Resources
 from distredge.runtime.tally import Review
 from distredge.runtime.trace import Activity, FrameTimes, merge
@@ -45,7 +46,9 @@ LOOK_S = 0.005
 STANDBY_BUDGET_S = 0.5
 """How long a policy may think about a loss that has not happened yet."""
 PLANS_KEPT = 4
-"""Plans for input sizes, and decisions for one size, that were used last; the peers keep their sessions."""
+"""Decisions for one input size that were used last; the peers keep their sessions."""
+IMPORTS_KEPT = 256
+"""Input sizes whose imported graph and plan are kept here: some hundred kilobytes each."""
 
 
 class InferenceSession:
@@ -56,6 +59,8 @@ class InferenceSession:
 
     Args:
         model: an ONNX file, its bytes, or an imported model.
+        sess_options, providers, provider_options: taken as onnxruntime's class takes them, so that its
+            callers need no change, and not used: the hosts file says what each peer computes with.
         local_peers: how many peers to start on this machine; or a list with the share of one core that
             each may use.
         hosts: a hosts file, or a cluster, whose peers are running.
@@ -71,6 +76,8 @@ class InferenceSession:
         recover: go on without a peer that is lost, and use it again when it comes back: every frame is
             answered once. Local peers that end are started again. False: a loss ends the session.
         alone: compute whole frames in this process while no peer is left.
+        sizes_kept: of how many input sizes the plans stay with the peers, those that came last. Going back to
+            another size costs the making of its sessions, but it is neither imported nor decided again.
 
     Attributes:
         dropped: images of live sources that there was no room for.
@@ -89,6 +96,9 @@ class InferenceSession:
     def __init__(
         self,
         model: str | Path | bytes | Model,
+        sess_options: Any = None,
+        providers: Any = None,
+        provider_options: Any = None,
         *,
         local_peers: int | Sequence[float] | None = None,
         hosts: str | Path | Cluster | None = None,
@@ -102,7 +112,9 @@ class InferenceSession:
         budget_s: float = 2.0,
         recover: bool = True,
         alone: bool = False,
+        sizes_kept: int = 8,
     ) -> None:
+        del sess_options, providers, provider_options
         if local_peers is not None and hosts is not None:
             raise InputError("give local_peers or hosts, not both")
         self._cluster = load_hosts(hosts) if isinstance(hosts, str | Path) else hosts
@@ -113,6 +125,8 @@ class InferenceSession:
         self._resources = Resources(self._lock, self._stopping)
         self._recover, self._alone, self._threads = recover, alone, threads
         self._lines: OrderedDict[Shapes, _Running] = OrderedDict()
+        self._sizes_kept = max(1, sizes_kept)
+        self._imported: dict[Shapes, tuple[Model, ExecutionPlan]] = {}
         self._leaving: list[Line] = []
         self._reviewer: Callable[[Review], Strategy | None] | None = None
         self._traced_s = 0.0
@@ -129,7 +143,7 @@ class InferenceSession:
             self._client = self._resources.client = self._connect(timeout_s)
             self._client.connect()
             if known is not None:
-                self._deploy(known, shapes_of_model(known))
+                self._deploy(known, self._given, shapes_of_model(known))
             self._client.recovers = recover
             self._resources.keep_alive(self._client)
         except BaseException:
@@ -145,6 +159,14 @@ class InferenceSession:
     def get_outputs(self) -> list[NodeArg]:
         """The model's outputs, likewise."""
         return [NodeArg.of(info) for info in self._outputs]
+
+    def get_modelmeta(self) -> ModelMetadata:
+        """What the model's file says of itself."""
+        return ModelMetadata.of(self._source)
+
+    def get_providers(self) -> list[str]:
+        """One name, which stands for all that the peers compute with."""
+        return ["DistrEdgeExecutionProvider"]
 
     def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Array]:
         """Computes one frame.
@@ -455,21 +477,22 @@ class InferenceSession:
         shapes = shapes_of(feed)
         running = self._lines.get(shapes)
         if running is None:
+            if shapes in self._imported:
+                return self._deploy(*self._imported[shapes], shapes)
             model = load_model(self._source, dict(shapes), cache_dir=self._cache_dir)
-            return self._deploy(model, shapes)
+            return self._deploy(model, self._given, shapes)
         self._lines.move_to_end(shapes)
         if self._leaving:
             self._retire_idle()
         return running.line
 
-    def _deploy(self, model: Model, shapes: Shapes) -> Line:
+    def _deploy(self, model: Model, plan: ExecutionPlan | None, shapes: Shapes) -> Line:
         blobs = _blobs(model)
         # The importer has just written the file: peers that share the folder need not read it to be sure.
         BlobStore(model.weights.parent).vouch(model.weights_sha256)
-        if self._given is None:
+        if plan is None:
             plan = self._decider.plan(self._client, model, blobs)
         else:
-            plan = self._given
             _check_graph(plan, model)
             self._decider.expect(self._client.names, computed_macs(model.graph, plan.strategy))
         running = _Running(model, plan)
@@ -483,7 +506,10 @@ class InferenceSession:
         running.parked[plan.strategy] = deployment
         self._client.use(deployment)
         self._lines[shapes] = running
-        while len(self._lines) > PLANS_KEPT:
+        self._imported[shapes] = model, plan
+        while len(self._imported) > IMPORTS_KEPT:
+            del self._imported[next(iter(self._imported))]
+        while len(self._lines) > self._sizes_kept:
             self._leaving.append(self._lines.popitem(last=False)[1].line)
         self._retire_idle()
         return running.line

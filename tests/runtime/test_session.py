@@ -346,6 +346,44 @@ def test_peers_of_unequal_speed_get_unequal_rows(cache: Path) -> None:
         agree(session.run(None, feed), whole(net.build(), feed))
 
 
+def test_a_size_that_comes_again_is_not_imported_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distredge.runtime import session as module
+
+    imported = []
+    monkeypatch.setattr(
+        module, "load_model", lambda *args, **named: imported.append(args) or load_model(*args, **named)
+    )
+    with InferenceSession(
+        open_model(), local_peers=2, policy="equal", cache_dir=cache, sizes_kept=1
+    ) as session:
+        before = len(imported)
+        for rows in (20, 24, 20, 24, 24):
+            feed = {"x0": image(rows)}
+            agree(session.run(None, feed), whole(open_model(), feed))
+    assert len(imported) - before == 2
+
+
+def test_callers_of_onnxruntimes_class_need_no_change(cache: Path) -> None:
+    model = onnx_model(branches())
+    model.producer_name = "somebody"
+    model.metadata_props.add(key="character", value="abc")
+    data = model.SerializeToString()
+    options = onnxruntime.SessionOptions()
+    with InferenceSession(data, options, ["CPUExecutionProvider"], local_peers=1, cache_dir=cache) as session:
+        own = session.get_modelmeta()
+        other = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).get_modelmeta()
+        for name in (
+            "custom_metadata_map",
+            "producer_name",
+            "graph_name",
+            "description",
+            "domain",
+            "version",
+        ):
+            assert getattr(own, name) == getattr(other, name)
+        assert session.get_providers()
+
+
 # ---------------------------------------------------------------------- beginning and end
 
 
