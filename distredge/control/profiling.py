@@ -86,12 +86,16 @@ def profile_session(
     watch = _Watch(session, feed, budget_s, of, progress)
     scheme = even_scheme(graph, VOLUMES)
     found = [watch.run(_in_shares(graph, scheme, [1.0] * devices))]
-    speeds = found[0].speeds
+    if devices > 1:
+        found.append(watch.run(_in_shares(graph, scheme, found[0].speeds)))
+        due = _best(found)
+        tilted = [[s * TILT ** (1 if d % 2 == odd else -1) for d, s in enumerate(due)] for odd in (0, 1)]
+        found += [watch.run(_in_shares(graph, scheme, shares)) for shares in tilted]
+    speeds = _best(found)
     fastest = speeds.index(max(speeds))
     alone = [float(d == fastest) for d in range(devices)]
     if devices > 1:
-        tilted = [[s * TILT ** (1 if d % 2 == odd else -1) for d, s in enumerate(speeds)] for odd in (0, 1)]
-        found += [watch.run(_in_shares(graph, scheme, shares)) for shares in (speeds, *tilted, alone)]
+        found.append(watch.run(_in_shares(graph, scheme, alone)))
     whole = watch.run(_in_shares(graph, PartitionScheme(()), alone))
     session.use(before)
     s_per_byte = _boundary_s_per_byte(found[-1], whole, fastest)
@@ -181,6 +185,11 @@ class _Watch:
         self._done += 1
         self._progress(self._done, self._of)
         return _Run(graph, plan, session.trace())
+
+
+def _best(runs: Sequence[_Run]) -> list[float]:
+    """Each device's speed where it was fastest: what disturbs a machine makes it slower only."""
+    return [max(speeds) for speeds in zip(*(run.speeds for run in runs), strict=True)]
 
 
 def _in_shares(graph: Graph, scheme: PartitionScheme, shares: Sequence[float]) -> Strategy:
