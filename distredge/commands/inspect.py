@@ -74,7 +74,7 @@ def _tensor(graph: Graph, name: str) -> dict[str, Any]:
 
 def _text(facts: dict[str, Any]) -> str:
     lines = [
-        f"{facts['model']}: {facts['split_share']:.1%} of {facts['gmacs']:.3f} GMACs can be split by rows",
+        f"{facts['model']}: {facts['split_share']:.1%} of {facts['gmacs']:.3g} GMACs can be split by rows",
         *(f"  input   {_tensor_text(tensor)}" for tensor in facts["inputs"]),
         *(f"  output  {_tensor_text(tensor)}" for tensor in facts["outputs"]),
         f"  nodes   {facts['nodes']}: "
@@ -92,7 +92,7 @@ def _text(facts: dict[str, Any]) -> str:
         macs = sum(node["macs"] for node in facts["tail"])
         lines.append(
             _list(
-                f"  tail    {len(facts['tail'])} nodes run whole on one device ({macs / 1e9:.3f} GMACs)",
+                f"  tail    {len(facts['tail'])} nodes run whole on one device ({macs / 1e9:.3g} GMACs)",
                 [f"{node['node']} ({node['op_type']})" for node in facts["tail"]],
             )
         )

@@ -49,5 +49,6 @@ def run(args: argparse.Namespace) -> int:
             f"{outcome.reduction_bytes:,} bytes from a device at most\n"
             f"  largest error {outcome.max_abs_error:.3g}, relative {outcome.max_rel_error:.3g} "
             f"(tolerance {outcome.tolerance:g})"
+            + (f"\n  first wrong: {outcome.wrong}" if outcome.wrong else "")
         )
     return 0 if outcome.ok else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from onnx import NodeProto
 
@@ -107,7 +108,7 @@ def assemble(draft: Draft, rowing: Rowing, name: str, digest: str) -> Graph:
         cut_points=(),
         digest=digest,
     )
-    return Graph(graph.name, graph.nodes, tensors, graph.inputs, graph.outputs, cut_points(graph), digest)
+    return replace(graph, cut_points=cut_points(graph))
 
 
 def partials_name(made: str) -> str:
@@ -141,7 +142,7 @@ def cut_points(graph: Graph) -> tuple[str, ...]:
         node = graph.nodes[index]
         for out in node.outputs:
             readers = graph.consumers.get(out, ())
-            tied = node.op_type == "DequantizeLinear" or node.form == "partial"
+            tied = _is(node, "DequantizeLinear") or node.form == "partial"
             bound = readers if tied else [r for r in readers if _rounds(graph, r)]
             last = max((place.get(r, len(body)) for r in bound), default=at)
             for gap in range(at, min(last, len(closed))):
@@ -155,5 +156,10 @@ def _rounds(graph: Graph, index: int) -> bool:
     node = graph.nodes[index]
     if node.op_type in ("Relu", "Clip"):
         readers = graph.consumers.get(node.outputs[0], ())
-        return any(graph.nodes[r].op_type == "QuantizeLinear" for r in readers)
-    return node.op_type == "QuantizeLinear"
+        return any(_is(graph.nodes[r], "QuantizeLinear") for r in readers)
+    return _is(node, "QuantizeLinear")
+
+
+def _is(node: Node, op_type: str) -> bool:
+    """Of ONNX's own operators or onnxruntime's, which has some of the same names for more types."""
+    return node.op_type in (op_type, f"com.microsoft::{op_type}")

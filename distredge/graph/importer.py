@@ -47,7 +47,7 @@ _WEIGHTED = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """An imported model.
 
@@ -67,6 +67,9 @@ class Model:
     source: Path | bytes
     input_infos: tuple[InputInfo, ...]
     output_infos: tuple[InputInfo, ...]
+
+    def __repr__(self) -> str:
+        return f"<Model {self.graph.name}: {len(self.graph.nodes)} nodes>"
 
 
 def model_inputs(source: str | Path | bytes) -> tuple[InputInfo, ...]:

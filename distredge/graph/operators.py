@@ -329,6 +329,16 @@ _ELEMENTWISE = """Abs Acos Acosh Asin Asinh Atan Atanh Cast Ceil Celu Clip Cos C
 _BROADCAST = """Add And BitShift BitwiseAnd BitwiseOr BitwiseXor CastLike Div Equal Greater GreaterOrEqual
     Less LessOrEqual Max Mean Min Mod Mul Or PRelu Pow Sub Sum Where Xor com.microsoft::BiasGelu"""
 
+RANDOM = (
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+)
+"""Two runs of these differ, wherever they run."""
+
 POINTWISE: dict[str, Builder] = {
     **dict.fromkeys(_ELEMENTWISE.split(), elementwise),
     **dict.fromkeys(_BROADCAST.split(), broadcast),
@@ -358,6 +368,8 @@ POINTWISE: dict[str, Builder] = {
     "Split": split,
     "Tile": tile,
     "TopK": along(),
+    "com.microsoft::DequantizeLinear": quantise,
+    "com.microsoft::QuantizeLinear": quantise,
     "com.microsoft::QLinearAdd": quantised_binary,
     "com.microsoft::QLinearMul": quantised_binary,
     "com.microsoft::QLinearConcat": quantised_concat,
@@ -376,4 +388,5 @@ POINTWISE: dict[str, Builder] = {
         "QLinearGlobalAveragePool rounds, so partial means would round differently"
     ),
     "MaxUnpool": mixes("MaxUnpool takes positions in the whole map"),
+    **{name: mixes(f"{name} draws at random, on each device that runs it anew") for name in RANDOM},
 }

@@ -35,7 +35,8 @@ def window(extra: tuple[int, ...] = ()) -> Builder:
             raise NotByRows(f"{op.op_type} returns Indices of the whole map")
         extent, stride = _along(op, row)
         pads = tuple(op.attributes.get("pads") or (0,) * (2 * rank))
-        if extent <= max(pads[row - 2], pads[row - 2 + rank]):
+        last = (op.out_shapes[0][row] - 1) * stride - pads[row - 2]
+        if extent <= pads[row - 2] or last >= op.shape()[row]:
             raise NotByRows(f"{op.op_type} has windows that lie in the padding alone")
         read = tuple(row if i == 0 or (i in extra and op.has(i)) else None for i in range(len(axes)))
         rule = WindowRule(read, op.shape()[row], extent, stride, pads, row - 2)
