@@ -49,6 +49,7 @@ FORBIDDEN = {
     "distredge.sim": {"zmq", "distredge.runtime", "distredge.control", *MODEL, *LEARNING, *REMOTE},
     "distredge.runtime": {"distredge.sim", "distredge.control", "policies", "launch", *LEARNING, *REMOTE},
     "distredge.control": {"policies", "launch", *LEARNING, *REMOTE},
+    "distredge.serve": {"distredge.sim", "distredge.control", "policies", "launch", *LEARNING, *REMOTE},
     "distredge.commands": {"numpy", "zmq", "policies", "launch", *MODEL, *LEARNING, *REMOTE},
     "policies": {"zmq", "distredge.runtime", "distredge.control", "launch", *LEARNING, *REMOTE},
     "launch": {"policies", *LEARNING},

@@ -266,7 +266,7 @@ def test_the_trace_tells_what_happened(session: InferenceSession) -> None:
 
 def test_new_sizes_get_new_plans(cache: Path) -> None:
     model = open_model()
-    with InferenceSession(model, local_peers=2, cache_dir=cache) as session:
+    with InferenceSession(model, local_peers=2, cache_dir=cache, sizes_kept=4) as session:
         assert session.get_inputs()[0].shape == ["batch", 3, "rows", "columns"]
         with pytest.raises(InputError, match="input shape"):
             _ = session.plan
