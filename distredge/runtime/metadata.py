@@ -7,6 +7,8 @@ from pathlib import Path
 
 from distredge.graph.simplify import read_proto
 
+_NO_VERSION = 2**63 - 1
+
 
 @dataclass(frozen=True)
 class ModelMetadata:
@@ -36,5 +38,5 @@ class ModelMetadata:
             proto.graph.doc_string,
             proto.graph.name,
             proto.producer_name,
-            proto.model_version,
+            proto.model_version if proto.HasField("model_version") else _NO_VERSION,
         )
