@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ENGINE ?= $(if $(filter x86_64,$(shell uname -m)),gpu,cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test backend hostile check format bench bench-planning bench-agreement faults chaos clean
+.PHONY: help setup demo test test-hosts backend hostile check format bench bench-planning bench-agreement faults chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ backend: $(STAMP) ## the whole ONNX backend test suite over two local peers (a f
 
 hostile: $(STAMP) ## hostile input against running peers and decoders; SECONDS=60 each, SEED=1
 	@HOSTILE_SECONDS=$(or $(SECONDS),60) HOSTILE_SEED=$(or $(SEED),1) $(PY) -m pytest tests/hostile -s
+
+test-hosts: $(STAMP) ## from a hosts file to answers on four emulated hosts, and the guide's steps; as root (some minutes)
+	@DISTREDGE_TEST_HOSTS=1 $(PY) -m pytest tests/launch/test_four_hosts.py
 
 check: $(STAMP) ## lint, formatting, types, import contracts
 	@$(PY) -m ruff check .

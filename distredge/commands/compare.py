@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distredge.commands.options import add_input_shape, load_with_shapes
+from distredge.commands.options import add_input_shape, load_with_shapes, positive
 from distredge.commands.plan import add_cluster, add_planning
 from distredge.errors import InputError
 
@@ -34,6 +34,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     where.add_argument("--hosts", metavar="FILE", help="a hosts file whose peers are running")
     parser.add_argument(
         "--measure", action="store_true", help="with --hosts: also run every strategy there, interleaved"
+    )
+    parser.add_argument(
+        "--rounds", type=positive, default=3, help="with --measure: turns of each strategy (default: 3)"
     )
     add_input_shape(parser)
     parser.add_argument(
@@ -86,6 +89,7 @@ def _measure(args: argparse.Namespace, cluster: Cluster, policies: list[Policy])
             seed=args.seed,
             budget_s=args.budget_s,
             in_flight=args.in_flight,
+            rounds=args.rounds,
         )
         rows += found
         if not args.json:

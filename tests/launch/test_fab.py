@@ -326,8 +326,6 @@ def test_launcher_on_other_hosts(farm, deployed, tmp_path, poll):
     assert len(farm.peers()) == 2
     out, err = job.communicate("bye\n", timeout=60)
     assert (job.returncode, out) == (0, "bye\n")
-    # whatever a peer says comes with its rank and name
-    assert re.search(r"^\[[12] [ab]\] \w", err, re.M) or err == ""
     poll(lambda: farm.peers() == [])
 
     # a launcher that is killed leaves no peer for longer than the lease

@@ -156,6 +156,7 @@ def test_a_port_that_is_taken(launch, tmp_path, free_ports):
         code, _, err = finish(launch("--hosts", "hosts.ini", "--", "true"))
     assert code == 1
     assert f"127.0.0.1:{port} is in use" in err
+    assert re.search(r"^\[1 p\] .* is in use", err, re.M), "what a peer says comes with its rank and name"
     assert "distrun: peer 1 p did not start: " in err
 
 
