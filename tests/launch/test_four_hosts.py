@@ -134,7 +134,8 @@ def _in_a_shell(farm, block: str) -> str:
     done = subprocess.run(
         ["bash", "-euc", block],
         cwd=farm.checkout,
-        env={**farm.environment, "PATH": path},
+        # the compiled evaluator is the machine's: making it anew takes most of a minute
+        env={"XDG_CACHE_HOME": str(Path.home() / ".cache"), **farm.environment, "PATH": path},
         capture_output=True,
         text=True,
         timeout=300,
