@@ -99,7 +99,8 @@ def merge(
     Args:
         collected: of every process.
         frames: when each was submitted and delivered; events of other frames are left out.
-        plans_by_epoch: those that are known; events of frames under other plans are left out.
+        plans_by_epoch: those that are known; events of frames under other plans are left out, and so is what a
+            peer says that the plan knows nothing of.
     """
     plans = {times.frame: plans_by_epoch[times.epoch] for times in frames if times.epoch in plans_by_epoch}
     names = {source.device: source.name for source in collected}
@@ -115,7 +116,7 @@ def merge(
     for source in collected:
         for event in source.events:
             plan = plans.get(event.frame)
-            if plan is None:
+            if plan is None or not 0 <= event.id < len(plan.tasks if event.what == "run" else plan.transfers):
                 continue
             start, end = event.start_s - source.offset_s, event.end_s - source.offset_s
             if event.what == "run":
@@ -128,7 +129,7 @@ def merge(
                 found.append(
                     Activity(
                         "transfer",
-                        names[transfer.source],
+                        names.get(transfer.source) or plan.devices[transfer.source],
                         source.name,
                         event.frame,
                         event.id,

@@ -19,7 +19,7 @@ def test_the_fastest_answer_tells_the_offset() -> None:
     offset.add(20.0, 20.1, 120.05)
     offset.add(30.0, 30.9, 137.0)
     assert abs(offset.offset_s - 100.0) < 1e-9
-    assert abs(offset.round_trip_s - 0.1) < 1e-9
+    assert 0.1 - 1e-9 < offset.round_trip_s < 0.102, "what was best ages"
 
 
 def test_answers_belong_to_questions() -> None:
@@ -62,7 +62,9 @@ def test_events_of_several_clocks_become_one_timeline() -> None:
                 TraceEvent("run", 6, 0, 140.0, 141.0, 0),
             ],
         ),
-        PeerEvents("b", 1, 0.0, [TraceEvent("run", 7, 1, 100.5, 102.5, 0)]),
+        PeerEvents(
+            "b", 1, 0.0, [TraceEvent("run", 7, 1, 100.5, 102.5, 0), TraceEvent("run", 7, 99, 1.0, 2.0, 0)]
+        ),
     ]
     activities = merge(collected, [FrameTimes(7, 0, 99.5, 103.5)], {0: plan})
     told = [
