@@ -99,7 +99,7 @@ def merge(
     Args:
         collected: of every process.
         frames: when each was submitted and delivered; events of other frames are left out.
-        plans_by_epoch: those that are known; events of frames under other plans are left out, and so is what a
+        plans_by_epoch: those that are known; events of frames under other plans are left out, as is what a
             peer says that the plan knows nothing of.
     """
     plans = {times.frame: plans_by_epoch[times.epoch] for times in frames if times.epoch in plans_by_epoch}
