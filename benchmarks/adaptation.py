@@ -1,4 +1,4 @@
-"""`sudo python -m benchmarks.adaptation`: under a stream a link falls and returns, a device loses half its share.
+"""`sudo python -m benchmarks.adaptation`: under a stream a link falls and returns, and a device is halved.
 
 Four emulated hosts. Three streams meet the same changes: one that adapts, and two under fixed plans, that of
 `search` and that of the best baseline for the conditions at the start. After each change the adapting stream

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from distredge.graph import zoo
 from distredge.graph.importer import load_model
@@ -123,7 +124,7 @@ def _stream(
             is_over = True
             continue
         next_s += every_s
-        pid = rng.choice(session.local_pids)
+        pid = rng.choice([pid for pid in session.local_pids if psutil.pid_exists(pid)])
         os.kill(pid, signal.SIGKILL if how == "kill" else signal.SIGSTOP)
         if how == "stop":
             stopped, go_on_s = pid, now + every_s / 2

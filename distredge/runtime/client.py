@@ -345,7 +345,7 @@ class Client:
         while self._finder.reviewed:
             line, plan = self._finder.reviewed.popleft()
             if plan is not None and line in self._lines and line.successor is None:
-                line.successor = self.begin(line, plan)
+                self.replace(line, plan)
 
     # ------------------------------------------------------------------ frames
 
@@ -556,6 +556,8 @@ class Client:
             self._peers.knock(now)
             for line in self._lines:
                 self._help(line, now)
+        for line in self._lines:
+            self._succeed(line)
         if now >= self._next_review_s:
             self._next_review_s = now + REVIEW_S
             for line in self._lines:
@@ -660,18 +662,30 @@ class Client:
                     offset_s = 0.0 if source == REQUESTER else self._clocks.offset_s(source)
                     measured.arrived(number, seconds - self._clocks.offset_s(at) + offset_s)
 
-    def _review(self, line: Line) -> None:
-        """Lets somebody look at what the plan in use takes; takes over what they found, once it is ready."""
+    def replace(self, line: Line, plan: ExecutionPlan) -> None:
+        """Uses another plan as soon as the peers that it involves are ready; `pump` goes on with it.
+
+        Raises:
+            StrategyError: the plan is not for these peers.
+        """
+        line.successor = self.begin(line, plan)
+
+    def _succeed(self, line: Line) -> None:
+        """Uses the plan that replaces another, once it is ready."""
         successor, current = line.successor, self.current(line)
-        if successor is not None:
-            if successor.is_ready:
-                self.use(successor)
-                if current is not None and current is not successor:
-                    self.leave(current)
-            if successor.is_ready or successor.is_over:
-                line.successor = None
+        if successor is None:
             return
-        if line.review is None or current is None or not line.state.is_settled:
+        if successor.is_ready:
+            self.use(successor)
+            if current is not None and current is not successor:
+                self.leave(current)
+        if successor.is_ready or successor.is_over:
+            line.successor = None
+
+    def _review(self, line: Line) -> None:
+        """Lets somebody look at what the plan in use takes."""
+        current = self.current(line)
+        if line.review is None or line.successor is not None or current is None or not line.state.is_settled:
             return
         measured, current.measured = current.measured, Measured()
         frames = len(line.state.frames)

@@ -298,12 +298,17 @@ class InferenceSession:
         del pending[frame]
         return outputs
 
-    def use(self, decision: Strategy | ExecutionPlan) -> None:
+    def use(self, decision: Strategy | ExecutionPlan, *, wait: bool = True) -> None:
         """Runs frames from now on by another decision, for the input shape that came last.
 
         Frames under way end under the plan that they began with. Peers keep what the latest few decisions
         need, so that going back to one costs nothing. After a loss, the policy decides for the peers that
         are left; when all are back, the decision is in use again.
+
+        Args:
+            decision: for all peers of the session.
+            wait: until the peers are ready. Without, frames go on under the present plan until they are; the
+                plan is not kept when another follows.
 
         Raises:
             StrategyError: it does not fit the model or the peers.
@@ -313,12 +318,16 @@ class InferenceSession:
             running = self._latest()
             line, model = running.line, running.model
             strategy = decision if isinstance(decision, Strategy) else decision.strategy
-            deployment = running.parked.pop(strategy, None)
+            deployment = None if not wait else running.parked.pop(strategy, None)
             if deployment is None or deployment.is_over:
                 plan = decision
                 if isinstance(plan, Strategy):
                     plan = compile_plan(model.graph, plan, self._client.names, model=model.weights_sha256)
                 _check_graph(plan, model)
+                if not wait:
+                    self._client.replace(line, plan)
+                    running.chosen[self._client.members] = plan
+                    return
                 deployment = self._client.deploy(line, plan)
             running.chosen[self._client.members] = deployment.plan
             self._client.use(deployment)

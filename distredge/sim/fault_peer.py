@@ -78,6 +78,7 @@ class FaultyPeer:
         except ProtocolError as error:
             self.run.note(f"device {self.device} refuses epoch {epoch}: {error}")
             return
+        self._check_kept()
         self.run.later(self.run.draw(0.05), self._built, epoch, self.memory)
 
     def _hangs(self, what: Callable[..., None], *arguments: Any) -> bool:
@@ -132,7 +133,11 @@ class FaultyPeer:
         assert hosted.state is not None
         instructions = hosted.state.handle(RowsArrived(frame, transfer))
         if not (instructions and type(instructions[0]) is RejectRows):
-            hosted.held.setdefault(frame, set()).add((transfer, -1))
+            held = hosted.held.get(frame)
+            if held is None:
+                held = hosted.held[frame] = set()
+                self._check_kept()
+            held.add((transfer, -1))
         self._perform(hosted, instructions)
 
     def lose_neighbour(self, other: int) -> None:
@@ -186,6 +191,9 @@ class FaultyPeer:
                 hosted.held[frame].add((-1, task))
             self._perform(hosted, hosted.state.handle(PartFinished(frame, task)))
         self._start()
+
+    def _check_kept(self) -> None:
+        self.run.check_kept(f"device {self.device}", len(self.book.plans), self.frames)
 
     @property
     def frames(self) -> int:

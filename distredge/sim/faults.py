@@ -121,6 +121,7 @@ class FaultRun:
         self.log: list[str] = []
         self.answered: list[int] = []
         self._frames, self._in_flight = frames, in_flight
+        self._epoch_limit = 2 * world.devices + 6
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
         self._faults = draw_faults(self.rng, world.devices)
@@ -196,15 +197,14 @@ class FaultRun:
 
     # ------------------------------------------------------------------ invariants
 
+    def check_kept(self, who: str, epochs: int, frames: int) -> None:
+        """To be called whenever somebody keeps more than before."""
+        if epochs > self._epoch_limit:
+            self.violation(f"{who} keeps {epochs} epochs")
+        if frames > self._epoch_limit + 2 * self._in_flight:
+            self.violation(f"{who} keeps rows of {frames} frames")
+
     def _check(self) -> None:
-        limit = 2 * self.world.devices + 6
-        if len(self.requester.epochs) > limit:
-            self.violation(f"the requester keeps {len(self.requester.epochs)} epochs")
-        for peer in self.peers:
-            if len(peer.book.plans) > limit:
-                self.violation(f"device {peer.device} keeps {len(peer.book.plans)} epochs")
-            if peer.frames > limit + 2 * self._in_flight:
-                self.violation(f"device {peer.device} keeps rows of {peer.frames} frames")
         if not self._is_done and self.now - self._disturbed_s > STANDSTILL_S:
             self.violation("there is no progress")
 
@@ -248,6 +248,7 @@ class FaultRun:
                 case FindPlan(members):
                     self.later(self.draw(0.02), self._found, members)
                 case AnnouncePlan(epoch):
+                    self.check_kept("the requester", len(self.requester.epochs), len(self._received))
                     for device in self.world.facts(self._plans[epoch]).involved:
                         self._say(device, "use", epoch, self._plans[epoch])
                 case RetireEpoch(epoch):

@@ -75,7 +75,8 @@ class Loop:
 
     def share_of_best(self, truth: PlanningProblem) -> float:
         pricer = Pricer(truth)
-        return pricer.latency_s(best(truth)) / pricer.latency_s(self.strategy)
+        fresh = pricer.images_per_second(best(truth), IN_FLIGHT)
+        return pricer.images_per_second(self.strategy, IN_FLIGHT) / fresh
 
 
 CHANGES = {
