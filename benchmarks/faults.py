@@ -19,9 +19,11 @@ from distredge.sim.faults import Violation
 BATCH = 250
 
 
-def _failed_seed(first: int, last: int) -> int | None:
+def _run_batch(first: int, last: int) -> tuple[int | None, float]:
+    """The first seed that fails, and processor seconds."""
+    begin = time.process_time()
     found = run_seeds(first, min(BATCH, last - first))
-    return None if found is None else found.seed
+    return None if found is None else found.seed, time.process_time() - begin
 
 
 def main() -> int:
@@ -34,17 +36,15 @@ def main() -> int:
     if args.seed is not None:
         return _show(args.seed)
     worlds()
-    start = time.perf_counter()
-    last = args.first + args.seeds
+    last, seconds = args.first + args.seeds, 0.0
     with ProcessPoolExecutor(args.jobs) as pool:
-        for failed in pool.map(partial(_failed_seed, last=last), range(args.first, last, BATCH)):
+        for failed, spent_s in pool.map(partial(_run_batch, last=last), range(args.first, last, BATCH)):
+            seconds += spent_s
             if failed is not None:
                 pool.shutdown(wait=False, cancel_futures=True)
                 print(f"seed {failed} fails; see it with --seed {failed}")
                 return 1
-    seconds = time.perf_counter() - start
-    rate = args.seeds / seconds / args.jobs
-    print(f"{args.seeds} seeds, no violation; {rate:.0f} seeds a second on each of {args.jobs} cores")
+    print(f"{args.seeds} seeds, no violation; {args.seeds / seconds:.0f} seeds per second of one core's time")
     return 0
 
 
