@@ -96,22 +96,24 @@ def main() -> None:
     wanted = [cell.replace(":", " ") for cell in args.cells]
     wanted = wanted or [f"{model} {cluster}" for model, cluster in CELLS if model in MODELS]
     warm_up(problem_of(*CELLS[0]))
-    for cell in sorted(wanted, key=lambda cell: cell not in NAMED):
-        for seed in range(SEEDS if cell in NAMED else 1):
-            if f"{cell} {seed}" in rows:
-                continue
-            measuring = Measuring(problem_of(*cell.split(), seed=seed), args.seconds)
-            measuring.improved()
-            if cell in NAMED:
-                measuring.everything()
-            rows[f"{cell} {seed}"] = {
-                "seconds": args.seconds,
-                "clock": "processor" if args.processor_time else "wall",
-                "ways": measuring.found,
-            }
-            RESULTS.mkdir(exist_ok=True)
-            PATH.write_text(json.dumps(rows, indent=1) + "\n")
-            print(line(cell, seed, measuring.found), flush=True)
+    runs = [(cell, 0) for cell in sorted(wanted, key=lambda cell: cell not in NAMED)]
+    runs += [(cell, seed) for seed in range(1, SEEDS) for cell in wanted if cell in NAMED]
+    for cell, seed in runs:
+        if f"{cell} {seed}" in rows:
+            continue
+        model, cluster = cell.split()
+        measuring = Measuring(problem_of(model, cluster, seed), args.seconds)
+        measuring.improved()
+        if cell in NAMED:
+            measuring.everything()
+        rows[f"{cell} {seed}"] = {
+            "seconds": args.seconds,
+            "clock": "processor" if args.processor_time else "wall",
+            "ways": measuring.found,
+        }
+        RESULTS.mkdir(exist_ok=True)
+        PATH.write_text(json.dumps(rows, indent=1) + "\n")
+        print(line(cell, seed, measuring.found), flush=True)
 
 
 def line(cell: str, seed: int, found: dict[str, dict[str, float]]) -> str:

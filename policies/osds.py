@@ -30,8 +30,8 @@ from tianshou.utils.torch_utils import policy_within_training_step
 from distredge.errors import PolicyError
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
-from policies.osds_baselines import QUICK, baseline_strategies, candidate_schemes, lcpss_scheme
-from policies.osds_env import SplitEnv
+from policies.osds_baselines import QUICK, baseline_strategies, candidate_schemes, fused_starts, lcpss_scheme
+from policies.osds_env import DECLINING, SplitEnv
 from policies.osds_task import Floats, SplitTask, tasks_for
 from policies.parts import best_of, pricer_for, with_best_tail
 
@@ -88,8 +88,9 @@ class LastingNoise(BaseNoise):
     """Gaussian of every size from one hundredth to a half, on some decisions and some of their cuts [O].
 
     It does not end. Most decisions keep most cuts, because one can only be told good from bad when few
-    others change with it. Half of the time an episode goes on with the noise of its last decision: a cut
-    that moves in one volume alone makes devices exchange rows, one that moves in several does not.
+    others change with it; but most change where the environment takes bad ones back. Half of the time an
+    episode goes on with the noise of its last decision: a cut that moves in one volume alone makes devices
+    exchange rows, one that moves in several does not.
     """
 
     def __init__(self) -> None:
@@ -101,7 +102,8 @@ class LastingNoise(BaseNoise):
     def __call__(self, size: Sequence[int]) -> Floats:
         sigma = 10.0 ** np.random.uniform(-2.2, -0.3, (size[0], 1))
         drawn = np.random.normal(0.0, 1.0, size) * sigma * (np.random.random(size) < 0.5)
-        drawn *= np.random.random((size[0], 1)) < 0.3
+        often = np.where(np.arange(size[0]) % DECLINING == 0, 0.8, 0.3)[:, None]
+        drawn *= np.random.random((size[0], 1)) < often
         if self._last.shape == drawn.shape:
             drawn = np.where(np.random.random((size[0], 1)) < 0.5, self._last, drawn)
         self._last = drawn
@@ -340,6 +342,8 @@ class OSDS:
         deadline = time.perf_counter() + problem.budget_s
         self.agent, self.report = None, {}
         known = baseline_strategies(problem)
+        if not self.as_in_paper:
+            known.extend(fused_starts(problem))
         if self.actor is not None:
             self.agent = self.actor if isinstance(self.actor, Agent) else Agent.load(self.actor)
             known.insert(0, self.agent.decide(problem))

@@ -15,8 +15,9 @@ from policies.lcpss import LCPSS
 from policies.mednn import MeDNN
 from policies.modnn import MoDNN
 from policies.offload import Offload
-from policies.parts import pricer_for
+from policies.parts import fits, pricer_for
 from policies.proportional import Proportional
+from policies.starts import fused_strategies
 
 BASELINES: tuple[type, ...] = (
     Offload,
@@ -54,6 +55,12 @@ def baseline_strategies(problem: PlanningProblem, kinds: tuple[type, ...] = BASE
     if not found:
         raise problems[0]
     return sorted(dict.fromkeys(found), key=pricer.latency_s)
+
+
+def fused_starts(problem: PlanningProblem, count: int = 4) -> list[Strategy]:
+    """The best few strategies on schemes that the linear model finds fastest for subsets of the devices."""
+    fitting = [strategy for strategy in dict.fromkeys(fused_strategies(problem)) if fits(problem, strategy)]
+    return sorted(fitting, key=pricer_for(problem).latency_s)[:count]
 
 
 def candidate_schemes(problem: PlanningProblem, strategies: list[Strategy]) -> list[PartitionScheme]:

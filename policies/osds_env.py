@@ -20,6 +20,11 @@ Form = Callable[["SplitEnv", Ints, SplitTask], Floats]
 
 REACH = 0.35
 """By how much of the height an action of 1 moves a cut from the incumbent's, in the improved form [O]."""
+LEAST = 0.1
+"""Part of a row from which on an action moves a cut by a whole one [O]."""
+DECLINING = 2
+"""One environment in so many takes back a decision that costs too much, so that what it meets then lies near
+the incumbent. The others go on with it: moves of several volumes may pay only once all have moved [O]."""
 GAIN = 10.0
 """Reward for a decision that takes off the whole of the first incumbent's latency [O]."""
 
@@ -108,9 +113,9 @@ class SplitEnv:
             at = self._volume[members]
             self._decide(task, members, at, actions[members])
             latencies, ready = task.price(self._bounds[members, : task.volumes])
-            self._ready[members, : task.volumes] = ready
             done[members] = at + 1 == task.volumes
             if self.paper:
+                self._ready[members, : task.volumes] = ready
                 # Reward 0 until the last volume, then 1/T [R]; 0 for what does not fit into memory [O].
                 rewards[members] = np.where(done[members], 1.0 / latencies, 0.0)
                 ended = done[members]
@@ -122,10 +127,14 @@ class SplitEnv:
                 costs = costs_s(latencies, ready)
                 worst = np.minimum(costs, 3 * task.unit_s)
                 rewards[members] = GAIN * (self._cost[members] - worst) / task.unit_s
-                self._cost[members] = worst
+                worse = self.temperature * task.latency_s * self._rng.exponential()
+                kept = (members % DECLINING != 0) | (worst <= self._cost[members] + worse)
+                self._ready[members[kept], : task.volumes] = ready[kept]
+                self._cost[members] = np.where(kept, worst, self._cost[members])
                 if self.moving:
-                    worse = self.temperature * task.latency_s * self._rng.exponential()
                     task.offer(self._bounds[members, : task.volumes], latencies, costs, worse)
+                declined = ~kept
+                self._bounds[members[declined], at[declined]] = task.bounds[at[declined]]
         self._volume[ids] += 1
         self.met += int(done.sum())
         states = self._states(ids)
@@ -159,7 +168,9 @@ class SplitEnv:
                 self._bounds[members[due], later, 1:-1] = cuts
                 self._bounds[members[due], later, -1] = task.rows[later]
             return
-        moved = task.bounds[at, 1:-1] + np.round(REACH * actions * heights).astype(np.int64)
+        rows = REACH * actions * heights
+        away = np.sign(rows) * np.ceil(np.abs(rows) - LEAST)  # rounded to no move, most actions would be idle
+        moved = task.bounds[at, 1:-1] + away.astype(np.int64)
         self._bounds[members, at, 1:-1] = np.sort(np.clip(moved, 0, heights), axis=1)
 
     def _states(self, ids: Ints) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from distredge.errors import PolicyError
 from distredge.plan.policy import PlanningProblem, Policy
 from distredge.plan.strategy import PartitionScheme, Strategy
 from policies.osds_baselines import baseline_strategies, lcpss_scheme
-from policies.osds_env import SplitEnv
+from policies.osds_env import DECLINING, SplitEnv
 from policies.osds_task import SplitTask, costs_s, projected, tasks_for
 from policies.parts import pricer_for
 from tests.policies.conformance import PolicyConformance
@@ -160,17 +160,23 @@ def test_improved_rewards_sum_to_what_was_gained() -> None:
     asked = problem(chain(rows=64), gflops=(0.02, 0.01, 0.005))
     (task, *_) = tasks_for(asked, [lcpss_scheme(asked)], baseline_strategies(asked))
     start, unit = task.cost_s, task.latency_s
-    env = SplitEnv([task], 4, 0, paper=False, moving=False)
+    env = SplitEnv([task], 8, 0, paper=False, moving=False)
     env.reset()
-    total = np.zeros(4)
-    actions = np.array([[0, 0], [0.02, 0], [0, 0.02], [-0.02, 0.02]], dtype=np.float32)
+    total = np.zeros(8)
+    one_in_two = [[0, 0], [0.02, 0], [0, 0.02], [-0.02, 0.02]]
+    actions = np.repeat(np.array(one_in_two, dtype=np.float32), 2, axis=0)
     for _ in range(task.volumes):
         _, rewards, done, _, _ = env.step(actions)
         total += rewards
     assert done.all()
-    assert total[0] == 0.0
     costs = costs_s(*task.price(env._bounds[:, : task.volumes]))
-    assert total == pytest.approx(10.0 * (start - costs) / unit)
+    gained = 10.0 * (start - costs) / unit
+    going_on = np.arange(8) % DECLINING != 0
+    assert total[:2] == pytest.approx([0.0, 0.0])
+    assert total[going_on] == pytest.approx(gained[going_on])
+    # what it took back still counts against a decision, and no longer against the strategy
+    assert (total[~going_on] <= gained[~going_on] + 1e-9).all()
+    assert (gained[~going_on] >= -1e-9).all()
 
 
 def test_noise_of_the_paper_fades() -> None:
