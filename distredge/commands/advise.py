@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from distredge.commands.options import add_input_shape, load_with_shapes
@@ -39,14 +40,14 @@ def run(args: argparse.Namespace) -> int:
 
     cluster = load_hosts(args.hosts) if args.hosts else load_cluster(args.cluster)
     model = load_with_shapes(args.model, args.input_shape)
-    with progress("planning", quiet=args.json) as show:
+    with progress(quiet=args.json) as show:
         found = advise(
             model.graph,
             cluster,
             seed=args.seed,
             budget_s=args.budget_s,
             in_flight=args.in_flight,
-            progress=show,
+            progress=partial(show, "planning"),
         )
     print(json.dumps(found.to_json()) if args.json else _text(found, args.in_flight))
     return 0

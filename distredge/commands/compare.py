@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,21 +77,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace, cluster: Cluster, policies: list[Policy]) -> int:
+    from distredge.commands.progress import progress
     from distredge.control.compare_measured import compare_measured
 
     if not args.hosts:
         raise InputError("--measure runs on real devices: name their file with --hosts instead of --cluster")
     rows: list[Comparison] = []
     for name in args.models:
-        found = compare_measured(
-            load_with_shapes(name, args.input_shape),
-            cluster,
-            policies,
-            seed=args.seed,
-            budget_s=args.budget_s,
-            in_flight=args.in_flight,
-            rounds=args.rounds,
-        )
+        with progress(quiet=args.json) as show:
+            found = compare_measured(
+                load_with_shapes(name, args.input_shape),
+                cluster,
+                policies,
+                seed=args.seed,
+                budget_s=args.budget_s,
+                in_flight=args.in_flight,
+                rounds=args.rounds,
+                progress=partial(show, f"{Path(name).stem}: turns on the peers"),
+            )
         rows += found
         if not args.json:
             print(f"{Path(name).stem} on {cluster.name}, milliseconds: measured, predicted, error; images/s")

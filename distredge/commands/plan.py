@@ -54,18 +54,22 @@ def add_planning(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from distredge.cluster.load import load_cluster
+    from distredge.commands.progress import progress
     from distredge.control.compare import evaluate
     from distredge.control.problem import planning_problem
     from distredge.plan.policy import get_policy
 
     if args.as_in_paper and args.policy != "osds":
         raise InputError("--as-in-paper is for --policy osds only")
-    settings = {"as_in_paper": True} if args.as_in_paper else {}
-    policy = get_policy(args.policy, **settings)
     cluster = load_cluster(args.cluster)
     model = load_with_shapes(args.model, args.input_shape)
     problem = planning_problem(model.graph, cluster, seed=args.seed, budget_s=args.budget_s)
-    row = evaluate(problem, policy, model=args.model, cluster=args.cluster, in_flight=args.in_flight)
+    with progress(quiet=args.json) as show:
+        settings: dict[str, object] = {"as_in_paper": True} if args.as_in_paper else {}
+        if args.policy == "osds":
+            settings["progress"] = lambda met, of, _: show("training, episodes", met, of)
+        policy = get_policy(args.policy, **settings)
+        row = evaluate(problem, policy, model=args.model, cluster=args.cluster, in_flight=args.in_flight)
     if args.output and row.strategy is not None:
         _save(args.output, model, cluster, row)
     if args.json:

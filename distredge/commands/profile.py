@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from distredge.commands.options import add_input_shape, load_with_shapes, positive, seconds
@@ -39,24 +39,16 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
+    from distredge.commands.progress import progress
     from distredge.runtime.profiling import measure_profile
 
     model = load_with_shapes(args.model, args.input_shape)
-    show = sys.stderr.isatty() and not args.json
-
-    def progress(done: int, of: int) -> None:
-        if show:
-            print(
-                f"\rmeasured {done}/{of} segments",
-                end="\n" if done == of else "",
-                file=sys.stderr,
-                flush=True,
-            )
-
     start = time.perf_counter()
-    profile = measure_profile(
-        model, threads=args.threads, budget_s=args.budget_s, device=args.name, progress=progress
-    )
+    with progress(quiet=args.json) as show:
+        tell = partial(show, "measuring segments")
+        profile = measure_profile(
+            model, threads=args.threads, budget_s=args.budget_s, device=args.name, progress=tell
+        )
     took = time.perf_counter() - start
     output = args.output or f"{Path(args.model).stem}.profile.json"
     profile.save(output)

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+EVERY_S = 0.1
+"""No line more often than so, lest the telling slows what it tells of."""
+
 
 @contextmanager
-def progress(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Gives a function that is called with what is done and how much there is in all.
+def progress(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Gives a function to call with what is being done, how much of it is done, and how much there is.
+
+    The line is taken away at the end. There is none where stderr is no terminal.
 
     Args:
-        title: what is being done.
         quiet: show nothing, as with --json.
     """
     show = sys.stderr.isatty() and not quiet
-    shown = ""
+    shown, next_s = "", 0.0
 
-    def tell(done: int, of: int) -> None:
-        nonlocal shown
-        if show:
-            before, shown = len(shown), f"{title}: {done} of {of}"
+    def tell(what: str, done: int, of: int) -> None:
+        nonlocal shown, next_s
+        now = time.monotonic()
+        if show and now >= next_s:
+            next_s = now + EVERY_S
+            before, shown = len(shown), f"{what}: {done} of {of}"
             print(f"\r{shown:<{before}}", end="", file=sys.stderr, flush=True)
 
     try:

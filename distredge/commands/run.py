@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from distredge.commands.options import add_input_shape, non_negative, positive
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from distredge.runtime.engine import Array
     from distredge.runtime.session import InferenceSession
@@ -59,6 +60,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     from distredge.commands.options import named_input_shapes, parse_input_shapes
+    from distredge.commands.progress import progress
     from distredge.graph.importer import load_model, model_inputs
     from distredge.runtime.feeds import check_feed
     from distredge.runtime.inputs import check_output, read_arrays, read_picture, write_outputs
@@ -80,17 +82,21 @@ def run(args: argparse.Namespace) -> int:
         feed = read_picture(args.input, inputs)
     if feed is None:
         feed = random_feed({name: (t.shape, t.dtype) for name, t in inputs.items()}, args.seed)
-    with InferenceSession(
-        model,
-        local_peers=None if args.hosts else args.peers,
-        hosts=args.hosts,
-        policy=args.policy,
-        plan=args.plan,
-        threads=args.threads,
-        seed=args.seed,
-        recover=not args.strict,
-    ) as session:
-        outputs, facts = measure(session, feed, args.frames, args.in_flight)
+    with (
+        progress(quiet=args.json) as show,
+        InferenceSession(
+            model,
+            local_peers=None if args.hosts else args.peers,
+            hosts=args.hosts,
+            policy=args.policy,
+            plan=args.plan,
+            threads=args.threads,
+            seed=args.seed,
+            recover=not args.strict,
+            progress=show,
+        ) as session,
+    ):
+        outputs, facts = measure(session, feed, args.frames, args.in_flight, partial(show, "frames"))
     facts = {"model": args.model, "policy": args.plan or args.policy, **facts}
     wrong = False
     if args.check:
@@ -102,7 +108,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(
-    session: InferenceSession, feed: Mapping[str, Array], frames: int, in_flight: int
+    session: InferenceSession,
+    feed: Mapping[str, Array],
+    frames: int,
+    in_flight: int,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> tuple[list[Array], dict[str, Any]]:
     """Streams one feed again and again.
 
@@ -117,8 +127,8 @@ def measure(
         pass
     outputs: list[Array] = []
     start = time.perf_counter()
-    for outputs in session.stream(repeat(feed, frames), in_flight):  # noqa: B007 (the last is kept)
-        pass
+    for done, outputs in enumerate(session.stream(repeat(feed, frames), in_flight), 1):  # noqa: B007 (kept)
+        progress(done, frames)
     spent_s = time.perf_counter() - start
     latencies = [times.latency_s for times in session.frame_times[-frames:]]
     return outputs, {

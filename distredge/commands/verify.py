@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from distredge.commands.options import add_input_shape, load_with_shapes, non_negative, positive
@@ -27,17 +26,18 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
+    from distredge.commands.progress import progress
     from distredge.control.verify import verify
 
     model = load_with_shapes(args.model, args.input_shape)
-    show = sys.stderr.isatty() and not args.json
-
-    def progress(done: int) -> None:
-        if show:
-            end = "\n" if done == args.strategies else ""
-            print(f"\rverified {done}/{args.strategies} strategies", end=end, file=sys.stderr, flush=True)
-
-    outcome = verify(model, peers=args.peers, strategies=args.strategies, seed=args.seed, progress=progress)
+    with progress(quiet=args.json) as show:
+        outcome = verify(
+            model,
+            peers=args.peers,
+            strategies=args.strategies,
+            seed=args.seed,
+            progress=lambda done: show("verifying strategies", done, args.strategies),
+        )
     if args.json:
         print(json.dumps({**outcome.to_json(), "model": args.model}))
     else:

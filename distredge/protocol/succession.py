@@ -107,6 +107,11 @@ class Succession:
         found = self._epochs.get(epoch)
         return found is not None and found.is_ready
 
+    def unready(self, epoch: int) -> frozenset[int]:
+        """The devices that still prepare an epoch; none, if it has ended."""
+        found = self._epochs.get(epoch)
+        return frozenset() if found is None else frozenset(found.unready)
+
     @property
     def is_settled(self) -> bool:
         """Whether the current epoch is the one meant for these members, and every standby is ready."""

@@ -305,6 +305,11 @@ class BlobSending:
         self._sha256, self._data = source.sha256, memoryview(source.open())
         self._sent = self._credited = 0
 
+    @property
+    def taken(self) -> tuple[int, int]:
+        """Bytes that the peer has, and bytes in all."""
+        return self._credited, len(self._data)
+
     def credit(self, session: int, offset: int) -> Iterator[tuple[BlobChunk, Buffer]]:
         """The chunks that a peer may be sent now that it asks for those from `offset` on.
 

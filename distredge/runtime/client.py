@@ -110,6 +110,7 @@ class Client:
         own: our keys; needed for peers that have one.
 
     Attributes:
+        progress: told what `deploy` waits for, how much of it is done, and how much there is.
         recovers: whether frames go on without a peer that is lost; otherwise that ends the session.
     """
 
@@ -123,6 +124,7 @@ class Client:
     ) -> None:
         self.session = secrets.randbits(62)
         self.recovers = False
+        self.progress: Callable[[str, int, int], None] = lambda what, done, of: None
         self.finished: dict[int, list[Array]] = {}
         self.times: deque[FrameTimes] = deque(maxlen=TIMES_KEPT)
         self.events: deque[TraceEvent] = deque(maxlen=EVENTS_KEPT)
@@ -265,7 +267,9 @@ class Client:
                 if deployment.is_over:
                     raise PeerLostError(f"a peer that the plan involves is lost: {self._peers.last_loss()}")
                 self._check_progress(deployment)
+                self._tell_progress(deployment)
                 self.pump(TICK_S)
+            self._tell_progress(deployment)
         except BaseException:
             self._perform(line, line.state.handle(EpochFailed(deployment.epoch)))
             raise
@@ -279,6 +283,15 @@ class Client:
             raise PeerTimeoutError(
                 f"peer {member.name} at {member.address} {what} in {PREPARE_S:g} s", peer=member.name
             )
+
+    def _tell_progress(self, deployment: Deployment) -> None:
+        done, of = self._supply.under_way
+        if of:
+            self.progress("sending the model, MB", done // 1_000_000, of // 1_000_000)
+        elif not self._supply.missing(deployment.line.blobs, deployment.involved):
+            count = len(deployment.involved)
+            unready = deployment.line.state.unready(deployment.epoch)
+            self.progress("peers ready", count - len(unready), count)
 
     def use(self, deployment: Deployment) -> None:
         """Runs new frames of its line under a plan, as soon as it is ready. Nothing, if it is over."""

@@ -78,6 +78,8 @@ class InferenceSession:
         alone: compute whole frames in this process while no peer is left.
         sizes_kept: of how many input sizes the plans stay with the peers, those that came last. Going back to
             another size costs the making of its sessions, but it is neither imported nor decided again.
+        progress: told what the peers prepare (the model's way to them, plans), how much is done, and how much
+            there is.
 
     Attributes:
         dropped: images of live sources that there was no room for.
@@ -113,6 +115,7 @@ class InferenceSession:
         recover: bool = True,
         alone: bool = False,
         sizes_kept: int = 8,
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         del sess_options, providers, provider_options
         if local_peers is not None and hosts is not None:
@@ -141,6 +144,8 @@ class InferenceSession:
             self._decider = Decider(chosen, self._cluster, seed, budget_s)
             known = self._import(model, input_shapes)
             self._client = self._resources.client = self._connect(timeout_s)
+            if progress is not None:
+                self._client.progress = progress
             self._client.connect()
             if known is not None:
                 self._deploy(known, self._given, shapes_of_model(known))

@@ -54,6 +54,12 @@ class BlobSupply:
         for chunk, data in sending.credit(self._session, offset):
             self._links[at].send_message(chunk, data)
 
+    @property
+    def under_way(self) -> tuple[int, int]:
+        """Bytes that peers have taken of what is being sent, and bytes in all."""
+        taken = [sending.taken for sending in self._sending.values()]
+        return sum(done for done, _ in taken), sum(of for _, of in taken)
+
     def ready(self, at: int, sha256: str) -> None:
         """A peer has a blob."""
         self._held.add((at, sha256))

@@ -363,6 +363,16 @@ def test_a_size_that_comes_again_is_not_imported_again(cache: Path, monkeypatch:
     assert len(imported) - before == 2
 
 
+def test_progress_is_told(cache: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    with InferenceSession(
+        chain(), local_peers=2, policy="equal", cache_dir=cache, progress=lambda *args: told.append(args)
+    ):
+        assert {what for what, _, _ in told} <= {"sending the model, MB", "peers ready"}
+        assert all(0 <= done <= of for _, done, of in told)
+        assert ("peers ready", 2, 2) in told
+
+
 def test_callers_of_onnxruntimes_class_need_no_change(cache: Path) -> None:
     model = onnx_model(branches())
     model.producer_name = "somebody"
