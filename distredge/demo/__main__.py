@@ -28,7 +28,7 @@ from distredge.sim.pricing import Pricer
 
 SHARES = (1.0, 0.5, 0.25)
 BASELINES = ("offload", "modnn", "mednn", "coedge", "deepthings", "deeperthings", "aofl")
-PROFILE_S, TRAINING_S, PLANNING_S = 12.0, 15.0, 2.0
+PROFILE_S, TRAINING_S, PLANNING_S = 10.0, 10.0, 2.0
 ROUNDS = 3
 OUTPUT = Path("demo-output")
 

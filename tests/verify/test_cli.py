@@ -298,5 +298,6 @@ def test_progress_is_for_terminals(
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     _, _, err = ran(capsys, branches, "--strategies", "2")
-    assert "verified 2/2 strategies\n" in err
+    assert "verifying strategies: 1 of 2" in err
+    assert "\n" not in err
     assert ran(capsys, branches, "--strategies", "2", "--json")[2] == ""
