@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from distredge.plan.execution import ExecutionPlan as Plan  # noqa: F401
     from distredge.plan.policy import find_strategy as find_strategy
     from distredge.plan.policy import get_policy as get_policy
+    from distredge.runtime.environment import connect as connect
     from distredge.runtime.launcher import LocalPeers as LocalPeers
     from distredge.runtime.session import InferenceSession as InferenceSession
-    from distredge.runtime.session import connect as connect
 
 # public name -> (module, name in it)
 _PUBLIC = {
     "InferenceSession": ("distredge.runtime.session", "InferenceSession"),
     "LocalPeers": ("distredge.runtime.launcher", "LocalPeers"),
-    "connect": ("distredge.runtime.session", "connect"),
+    "connect": ("distredge.runtime.environment", "connect"),
     "load_model": ("distredge.graph.importer", "load_model"),
     "load_hosts": ("distredge.cluster.hosts", "load_hosts"),
     "get_policy": ("distredge.plan.policy", "get_policy"),

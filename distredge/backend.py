@@ -21,8 +21,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from onnx.backend.base import Backend, BackendRep, Device, DeviceType
 
 from distredge.errors import InputError
+from distredge.runtime.environment import HOSTS_VARIABLE, PEERS_VARIABLE, connect
 from distredge.runtime.launcher import LocalPeers
-from distredge.runtime.session import HOSTS_VARIABLE, PEERS_VARIABLE, InferenceSession, connect
+from distredge.runtime.session import InferenceSession
 
 __all__ = ["DistrEdgeBackend", "Prepared", "prepare", "run_model", "run_node", "supports_device"]
 

@@ -51,7 +51,7 @@ def compare_measured(
     shapes = {name: (graph.tensors[name].shape, graph.tensors[name].dtype) for name in graph.inputs}
     feed = random_feed(shapes, seed)
     rates: dict[str, float] = {}
-    with InferenceSession(model, hosts=cluster, policy="equal", recover=False) as session:
+    with InferenceSession(model, hosts=cluster, policy="equal") as session, session.undisturbed():
         raced = race(session, feed, strategies, rounds=rounds, progress=progress)
         for name, strategy in strategies.items():
             session.use(strategy)

@@ -80,6 +80,17 @@ def profile_session(
         network: the links, where they are known; otherwise they are estimated from the transfers.
         progress: called with plans done and plans in all.
     """
+    with session.undisturbed():
+        return _profile_session(session, feed, budget_s, network, progress)
+
+
+def _profile_session(
+    session: InferenceSession,
+    feed: Mapping[str, Array],
+    budget_s: float,
+    network: Network | None,
+    progress: Callable[[int, int], None],
+) -> Measured:
     before, graph = session.plan, session.model.graph
     devices = len(before.devices)
     of = 2 if devices == 1 else 6
@@ -194,7 +205,7 @@ def _best(runs: Sequence[_Run]) -> list[float]:
 
 def _in_shares(graph: Graph, scheme: PartitionScheme, shares: Sequence[float]) -> Strategy:
     rows = [volume.rows for volume in find_volumes(graph, scheme)]
-    splits = tuple(SplitDecision.from_shares(height, shares) for height in rows)
+    splits = tuple(SplitDecision.from_shares(height, list(shares)) for height in rows)
     return Strategy(scheme, splits, shares.index(max(shares)))
 
 
@@ -310,4 +321,5 @@ def _fixed_costs(small: list[tuple[int, int, int, float]], devices: int) -> Arra
     # Who talks to one other peer only could be given all of the cost or none: a faint pull makes them alike.
     pull = 1e-3 * np.eye(devices + 1)
     solved = nnls(np.vstack([ends, pull]), np.array([move[3] for move in small] + [0.0] * len(pull)))[0]
-    return np.where(seen, solved, solved[seen].mean())
+    costs: Array = np.where(seen, solved, solved[seen].mean())
+    return costs

@@ -53,13 +53,14 @@ def race(
     """
     seconds: dict[str, list[float]] = {name: [] for name in strategies}
     outputs: dict[str, list[Array]] = {}
-    for at in range(rounds):
-        for number, (name, strategy) in enumerate(strategies.items()):
-            session.use(strategy)
-            session.run(None, feed)
-            for _ in range(frames):
-                begin = time.perf_counter()
-                outputs[name] = session.run(None, feed)
-                seconds[name].append(time.perf_counter() - begin)
-            progress(at * len(strategies) + number + 1, rounds * len(strategies))
+    with session.undisturbed():
+        for at in range(rounds):
+            for number, (name, strategy) in enumerate(strategies.items()):
+                session.use(strategy)
+                session.run(None, feed)
+                for _ in range(frames):
+                    begin = time.perf_counter()
+                    outputs[name] = session.run(None, feed)
+                    seconds[name].append(time.perf_counter() - begin)
+                progress(at * len(strategies) + number + 1, rounds * len(strategies))
     return {name: Raced(tuple(seconds[name]), outputs[name]) for name in strategies}

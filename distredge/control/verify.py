@@ -128,6 +128,7 @@ def verify(
     names = [f"peer{at}" for at in range(peers)]
     counts: Counter[str] = Counter()
     worst, most, most_total, wrong = Difference(0.0, 0.0), 0, 0, ""
+    answers: list[list[Array]]
     least = widest = tolerance_of(graph)
     for done in range(strategies):
         strategy = random_strategy(graph, peers, _cuts(graph, done, rng), rng)
@@ -135,7 +136,7 @@ def verify(
         try:
             plan = compile_plan(graph, strategy, names, model=model.weights_sha256)
             plan.validate()
-            outputs = InProcessCluster(plan, sessions, rng).run(feeds[:frames])
+            answers = InProcessCluster(plan, sessions, rng).run(feeds[:frames])
         except Exception as error:  # onnxruntime's own errors share no public base
             raise VerifyError(
                 f"strategy {done + 1} of seed {seed} fails: {error}", strategy=strategy, seed=seed
@@ -145,7 +146,7 @@ def verify(
         reduces = any(node.form == "partial" for part in plan.parts.values() for node in part.nodes)
         tolerance = max(least, REDUCTION_TOLERANCE) if reduces else least
         widest = max(widest, tolerance)
-        for at, (got, want) in enumerate(zip(outputs, expected, strict=False)):
+        for at, (got, want) in enumerate(zip(answers, expected, strict=False)):
             found = difference(got, want)
             worst = worst.worse(found)
             excused = found.relative <= tolerance or (reduces and exact.excuses(at, got, want, tolerance))

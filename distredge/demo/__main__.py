@@ -43,13 +43,11 @@ def main() -> int:
     zoo.write(zoo.get("pp-ocrv6-det").build(None, 0), str(model))
     print(f"PP-OCRv6 text detection on a scanned page of {SIZE}x{SIZE}, over three peers on this machine")
     expected = WholeModel(model, threads=1).run(feed)
-    with InferenceSession(
-        model,
-        local_peers=SHARES,
-        policy="equal",
-        input_shapes={"x": feed["x"].shape},
-        recover=False,  # plans for losses, built beside the frames, would be measured too
-    ) as session:
+    shapes = {"x": feed["x"].shape}
+    with (
+        InferenceSession(model, local_peers=SHARES, policy="equal", input_shapes=shapes) as session,
+        session.undisturbed(),
+    ):
         shares = ", ".join(
             f"{name} {share:g}" for name, share in zip(session.plan.devices, SHARES, strict=True)
         )

@@ -158,6 +158,13 @@ class DeviceBack:
     device: int
 
 
+@dataclass(frozen=True, slots=True)
+class LookAhead:
+    """Whether plans for losses shall be made ahead of time, from now on."""
+
+    on: bool
+
+
 SessionEvent = (
     Under
     | FrameSubmitted
@@ -170,6 +177,7 @@ SessionEvent = (
     | DeviceReady
     | DeviceLost
     | DeviceBack
+    | LookAhead
 )
 
 

@@ -19,6 +19,7 @@ from distredge.protocol.events import (
     FrameSubmitted,
     Instruction,
     LeaveEpoch,
+    LookAhead,
     Members,
     NoPlanFound,
     PlanFound,
@@ -162,6 +163,9 @@ class Succession:
                 return self._device_lost(device)
             case DeviceBack(device):
                 return self._device_back(device)
+            case LookAhead(on):
+                self._standbys = on
+                return self._look_ahead()
             case Under(_, what):
                 raise TypeError(f"{what} is no event of a requester")
 

@@ -13,7 +13,7 @@ from distredge.protocol.events import Members
 from distredge.protocol.succession import Succession, involved_devices
 from distredge.runtime.blobs import BlobSource
 from distredge.runtime.engine import Array, FrameStore
-from distredge.runtime.tally import Measured, Review
+from distredge.runtime.tally import Measured, Review, TallyReport
 
 STANDBY_BYTES = 256 * 1024 * 1024
 """Weights of all plans that are kept ready for the loss of a peer; for larger models there are none."""
@@ -70,6 +70,24 @@ class Deployment:
         """Whether it was retired, or ended because a peer that it involves was lost."""
         return self.epoch not in self.line.state.epochs
 
+    def book(self, at: int, report: TallyReport, offset_s: Callable[[int], float]) -> None:
+        """Adds what a peer says that its parts and transfers took.
+
+        Args:
+            at: the peer.
+            report: of this plan.
+            offset_s: of each peer's clock; see `Clocks`.
+        """
+        plan = self.plan
+        for task, times, seconds in report.runs:
+            if 0 <= task < len(plan.tasks) and plan.tasks[task].device == at:
+                self.measured.ran(task, times, seconds)
+        for number, seconds in report.arrivals:
+            if 0 <= number < len(plan.transfers) and plan.transfers[number].target == at:
+                source = plan.transfers[number].source
+                sent_by = 0.0 if source == REQUESTER else offset_s(source)
+                self.measured.arrived(number, seconds - offset_s(at) + sent_by)
+
 
 class Line:
     """The plans of one model and input shape, one after another.
@@ -93,7 +111,9 @@ class Line:
         self.alone = alone
         peers = frozenset(members)
         copies = len(peers) * sum(blob.total_bytes for blob in blobs)
-        self.state = Succession(peers, standbys=find is not None and copies <= STANDBY_BYTES)
+        self.may_look_ahead = find is not None and copies <= STANDBY_BYTES
+        """Whether plans for losses are made ahead of time."""
+        self.state = Succession(peers, standbys=self.may_look_ahead)
         self.review: Callable[[Review], ExecutionPlan | None] | None = None
         """Looks at what the plan in use takes, in a thread of its own, and may find another one."""
         self.successor: Deployment | None = None

@@ -222,7 +222,8 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     except TypeError:
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, name))
+        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        return found
 
 
 def _contiguous(array: Array) -> Array:
@@ -259,7 +260,7 @@ def _plain(array: Array) -> list[Any]:
 
 
 def _from_shaped(payload: Buffer, info: TensorInfo) -> Any:
-    plain = unpack(payload)
+    plain: Any = unpack(payload)
     if not isinstance(plain, list):
         raise ProtocolError("a tensor whose shape depends on the data came without one")
     if info.dtype == "object" and plain == [None]:
@@ -278,9 +279,10 @@ def _from_plain(plain: list[Any], info: TensorInfo) -> Array:
     strings = kind == "object"
     if not isinstance(data, list if strings else bytes):
         raise ProtocolError(f"a tensor of dtype {kind} came as {type(data).__name__}")
+    raw = data if isinstance(data, bytes) else bytes(msgpack.packb(data))
     fixed = replace(info, dtype=kind, shape=tuple(shape), dynamic=False)
     try:
-        return from_payload(msgpack.packb(data) if strings else data, fixed, ALL)
+        return from_payload(raw, fixed, ALL)
     except ValueError:  # too many axes, or sizes whose product numpy cannot count
         raise ProtocolError("a tensor came with a shape that no array can have") from None
 
@@ -289,7 +291,7 @@ def to_payload(array: Array) -> Buffer:
     """The raw bytes of a C-contiguous array, without a copy; strings as a msgpack list."""
     if array.dtype.hasobject:
         return bytes(msgpack.packb([str(item) for item in array.ravel()]))
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def from_payload(payload: Buffer, info: TensorInfo, rows: Rows) -> Array:
@@ -299,7 +301,8 @@ def from_payload(payload: Buffer, info: TensorInfo, rows: Rows) -> Array:
         ProtocolError: the payload's size is not that of these rows.
     """
     if info.dynamic:
-        return _from_shaped(payload, info)
+        shaped: Array = _from_shaped(payload, info)
+        return shaped
     shape = info.part_shape(rows)
     if info.dtype == "object":
         items = unpack(payload)

@@ -77,18 +77,18 @@ def measure_speeds(
     """
     strategy = even_strategy(graph, len(client.names))
     plan = compile_plan(graph, strategy, client.names, model=weights_sha256)
-    line = client.line(blobs)
-    client.use(client.deploy(line, plan))
+    line = client.lines.add(blobs)
+    client.lines.use(client.deploy(line, plan))
     client.collect_traces()
     start, done = time.monotonic(), 0
     # Several at once: a peer that may use a share of a processor is slow only when it always has work.
-    pending = deque(client.submit(line, feed) for _ in range(IN_FLIGHT))
+    pending = deque(client.lines.submit(line, feed) for _ in range(IN_FLIGHT))
     while pending:
         client.wait(pending.popleft())
         done += 1
         spent_s = time.monotonic() - start
         if done + len(pending) < MOST_FRAMES and spent_s < SPENT_S:
-            pending.append(client.submit(line, feed))
+            pending.append(client.lines.submit(line, feed))
     in_volumes = {task.id for task in plan.tasks if task.volume < strategy.scheme.volumes}
     macs = computed_macs(graph, strategy)
     speeds: list[float] = []
@@ -96,8 +96,8 @@ def measure_speeds(
         runs = [event for event in source.events if event.what == "run" and event.id in in_volumes]
         seconds = sum(event.end_s - event.start_s for event in runs)
         speeds.append(macs[source.device] * done / seconds if seconds else 0.0)
-    client.times.clear()
-    client.end(line)
+    client.lines.frames.times.clear()
+    client.lines.end(line)
     return evened(speeds)
 
 

@@ -1,8 +1,10 @@
-"""What a session must give back, and the thread that keeps it alive meanwhile."""
+"""What a session must give back, who may use it, and the thread that keeps it alive meanwhile."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from distredge.errors import DistrEdgeError
 from distredge.runtime.client import Client
@@ -14,17 +16,34 @@ KEEP_ALIVE_S = 0.5
 class Resources:
     """What must be given back. Holds no reference to the session, so that the session can be forgotten."""
 
-    def __init__(self, lock: threading.Lock, stopping: threading.Event) -> None:
+    def __init__(self) -> None:
         self.processes: LocalPeers | None = None
         self.client: Client | None = None
-        self._lock, self._stopping = lock, stopping
+        self._lock, self._stopping = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None
 
-    def keep_alive(self, client: Client) -> None:
+    @property
+    def is_closed(self) -> bool:
+        """Whether everything is given back, or about to be."""
+        return self._stopping.is_set()
+
+    @contextmanager
+    def working(self) -> Iterator[Client]:
+        """The client, for the calling thread alone.
+
+        Raises:
+            DistrEdgeError: the session is closed.
+        """
+        with self._lock:
+            if self.client is None or self._stopping.is_set():
+                raise DistrEdgeError("the session is closed")
+            yield self.client
+
+    def keep_alive(self) -> None:
         """Starts the thread that answers and asks for signs of life while the caller does other things."""
-        self._thread = threading.Thread(
-            target=_keep_alive, args=(client, self._lock, self._stopping), name="keep-alive", daemon=True
-        )
+        assert self.client is not None
+        arguments = self.client, self._lock, self._stopping
+        self._thread = threading.Thread(target=_keep_alive, args=arguments, name="keep-alive", daemon=True)
         self._thread.start()
 
     def release(self) -> None:

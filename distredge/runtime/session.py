@@ -2,53 +2,35 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from distredge.cluster.hosts import Cluster, load_hosts
-from distredge.errors import DistrEdgeError, HostsError, InputError, StrategyError
+from distredge.errors import HostsError, InputError
 from distredge.graph.importer import Model, load_model, model_inputs
 from distredge.graph.simplify import declared_outputs, read_proto
-from distredge.plan.compile import compile_plan
 from distredge.plan.execution import ExecutionPlan
 from distredge.plan.policy import Policy, get_policy
 from distredge.plan.strategy import Strategy
-from distredge.protocol.events import Members
-from distredge.runtime.alone import WholeFrames
-from distredge.runtime.blobs import BlobSource, BlobStore
 from distredge.runtime.client import Client
 from distredge.runtime.decide import Decider
-from distredge.runtime.deployment import Deployment, Line, PeerAddress
+from distredge.runtime.deployment import PeerAddress
 from distredge.runtime.engine import Array
-from distredge.runtime.feeds import NodeArg, Shapes, check_feed, shapes_of, shapes_of_model
+from distredge.runtime.feeds import NodeArg, check_feed, shapes_of_model
 from distredge.runtime.keys import requester_keys
 from distredge.runtime.launcher import LocalPeers
-from distredge.runtime.live import LiveImages
-from distredge.runtime.measure import computed_macs
 from distredge.runtime.metadata import ModelMetadata
 from distredge.runtime.resources import Resources
-from distredge.runtime.tally import Review
+from distredge.runtime.sizes import Reviewer, Sizes
+from distredge.runtime.streaming import Stream
 from distredge.runtime.trace import Activity, FrameTimes, merge
 
-HOSTS_VARIABLE, PEERS_VARIABLE = "DISTREDGE_HOSTS", "DISTREDGE_PEERS"
 DEFAULT_PEERS = 2
-LOOK_S = 0.005
-"""How long to wait for an answer before looking for a live source's next image."""
-STANDBY_BUDGET_S = 0.5
-"""How long a policy may think about a loss that has not happened yet."""
-PLANS_KEPT = 4
-"""Decisions for one input size that were used last; the peers keep their sessions."""
-IMPORTS_KEPT = 256
-"""Input sizes whose imported graph and plan are kept here: some hundred kilobytes each."""
 
 
 class InferenceSession:
@@ -123,16 +105,9 @@ class InferenceSession:
         self._cluster = load_hosts(hosts) if isinstance(hosts, str | Path) else hosts
         self._given = ExecutionPlan.load(plan) if isinstance(plan, str | Path) else plan
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
-        self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._resources = Resources(self._lock, self._stopping)
-        self._recover, self._alone, self._threads = recover, alone, threads
-        self._lines: OrderedDict[Shapes, _Running] = OrderedDict()
-        self._sizes_kept = max(1, sizes_kept)
-        self._imported: dict[Shapes, tuple[Model, ExecutionPlan]] = {}
-        self._leaving: list[Line] = []
-        self._reviewer: Callable[[Review], Strategy | None] | None = None
+        self._resources = Resources()
         self._traced_s = 0.0
+        self._looks_ahead = True
         self.dropped = 0
         # Also at the end of the interpreter, and when nobody holds this object any more.
         self._finalizer = weakref.finalize(self, self._resources.release)
@@ -141,16 +116,23 @@ class InferenceSession:
                 # They start while everything else is imported.
                 self._resources.processes = self._start_peers(local_peers, threads)
             chosen = get_policy(policy) if isinstance(policy, str) else policy
-            self._decider = Decider(chosen, self._cluster, seed, budget_s)
             known = self._import(model, input_shapes)
-            self._client = self._resources.client = self._connect(timeout_s)
-            if progress is not None:
-                self._client.progress = progress
-            self._client.connect()
+            client = self._client = self._resources.client = self._connect(timeout_s)
+            client.connect(progress)
+            self._sizes = Sizes(
+                client,
+                Decider(chosen, self._cluster, seed, budget_s),
+                self._source,
+                self._given,
+                cache_dir=self._cache_dir,
+                recover=recover,
+                alone_threads=threads if alone else None,
+                kept=sizes_kept,
+            )
             if known is not None:
-                self._deploy(known, self._given, shapes_of_model(known))
-            self._client.recovers = recover
-            self._resources.keep_alive(self._client)
+                self._sizes.deploy(known, self._given, shapes_of_model(known))
+            client.recovers = recover
+            self._resources.keep_alive()
         except BaseException:
             self.close()
             raise
@@ -188,14 +170,14 @@ class InferenceSession:
         """
         wanted = self._wanted(output_names)
         feed = check_feed(self._inputs, input_feed)
-        with self._working():
-            frame = self._client.submit(self._line(feed), feed)
+        with self._resources.working() as client:
+            frame = client.lines.submit(self._sizes.line(feed), feed)
             try:
-                outputs = self._client.wait(frame)
+                outputs = client.wait(frame)
             except BaseException:
-                self._client.drop(frame)
+                client.lines.drop(frame)
                 raise
-        return outputs if wanted is None else [outputs[at] for at in wanted]
+        return _chosen(outputs, wanted)
 
     # ------------------------------------------------------------------ beyond it
 
@@ -228,80 +210,18 @@ class InferenceSession:
         if in_flight < 1:
             raise InputError(f"in_flight is {in_flight}; at least one frame must be under way")
         wanted = self._wanted(output_names)
-        if drop is None:
-            return self._stream(iter(images), in_flight, ordered, wanted)
-        return self._live(images, in_flight, ordered, wanted)
+        check = partial(check_feed, self._inputs)
+        stream = Stream(self._resources, self._sizes, check, in_flight, ordered)
+        answers = stream.every(iter(images)) if drop is None else stream.newest(images, self._count_dropped())
+        return (_chosen(outputs, wanted) for outputs in answers)
 
-    def _stream(
-        self, images: Iterator[Any], in_flight: int, ordered: bool, wanted: list[int] | None
-    ) -> Iterator[list[Array]]:
-        pending: dict[int, None] = {}
-        more = True
-        try:
-            while True:
-                while more and len(pending) < in_flight and not self._is_done(pending, ordered):
-                    try:
-                        image = next(images)
-                    except StopIteration:
-                        more = False
-                        break
-                    feed = check_feed(self._inputs, image)
-                    with self._working():
-                        pending[self._client.submit(self._line(feed), feed)] = None
-                if not pending:
-                    return
-                with self._working():
-                    outputs = self._next_done(pending, ordered)
-                yield outputs if wanted is None else [outputs[at] for at in wanted]
-        finally:
-            if pending and not self._stopping.is_set():
-                with self._lock:
-                    for frame in pending:
-                        self._client.drop(frame)
-
-    def _live(
-        self, images: Iterable[Any], in_flight: int, ordered: bool, wanted: list[int] | None
-    ) -> Iterator[list[Array]]:
-        pending: dict[int, None] = {}
-        source = LiveImages(images)
+    def _count_dropped(self) -> Callable[[int], None]:
         before = self.dropped
-        try:
-            while pending or not source.is_over:
-                for image in source.take() if len(pending) < in_flight else ():
-                    feed = check_feed(self._inputs, image)
-                    with self._working():
-                        pending[self._client.submit(self._line(feed), feed)] = None
-                self.dropped = before + source.dropped
-                with self._working():
-                    done = self._is_done(pending, ordered)
-                    if not done:
-                        self._client.pump_for(pending, LOOK_S)
-                        continue
-                    outputs = self._next_done(pending, ordered)
-                yield outputs if wanted is None else [outputs[at] for at in wanted]
-            source.take()  # raises what the source did
-        finally:
-            source.close()
-            self.dropped = before + source.dropped
-            if pending and not self._stopping.is_set():
-                with self._lock:
-                    for frame in pending:
-                        self._client.drop(frame)
 
-    def _is_done(self, pending: dict[int, None], ordered: bool) -> bool:
-        finished = self._client.finished
-        if ordered:
-            return bool(pending) and next(iter(pending)) in finished
-        return any(frame in finished for frame in pending)
+        def tell(dropped: int) -> None:
+            self.dropped = before + dropped
 
-    def _next_done(self, pending: dict[int, None], ordered: bool) -> list[Array]:
-        if ordered:
-            frame = next(iter(pending))
-        else:
-            frame = self._client.wait_any(pending)
-        outputs = self._client.wait(frame)
-        del pending[frame]
-        return outputs
+        return tell
 
     def use(self, decision: Strategy | ExecutionPlan, *, wait: bool = True) -> None:
         """Runs frames from now on by another decision, for the input shape that came last.
@@ -319,29 +239,10 @@ class InferenceSession:
             StrategyError: it does not fit the model or the peers.
             PeerError: a peer cannot use it, or is lost.
         """
-        with self._working():
-            running = self._latest()
-            line, model = running.line, running.model
-            strategy = decision if isinstance(decision, Strategy) else decision.strategy
-            deployment = None if not wait else running.parked.pop(strategy, None)
-            if deployment is None or deployment.is_over:
-                plan = decision
-                if isinstance(plan, Strategy):
-                    plan = compile_plan(model.graph, plan, self._client.names, model=model.weights_sha256)
-                _check_graph(plan, model)
-                if not wait:
-                    self._client.replace(line, plan)
-                    running.chosen[self._client.members] = plan
-                    return
-                deployment = self._client.deploy(line, plan)
-            running.chosen[self._client.members] = deployment.plan
-            self._client.use(deployment)
-            running.parked[strategy] = deployment
-            while len(running.parked) > PLANS_KEPT:
-                self._client.leave(running.parked.popitem(last=False)[1])
-            self._retire_idle()
+        with self._resources.working():
+            self._sizes.use(decision, wait=wait)
 
-    def adapt(self, reviewer: Callable[[Review], Strategy | None]) -> None:
+    def adapt(self, reviewer: Reviewer) -> None:
         """Lets somebody look at what the plan in use takes, once a second, and change it.
 
         Args:
@@ -349,10 +250,25 @@ class InferenceSession:
                 the session, or None. The strategy comes into use between frames, when all peers have
                 prepared it. While peers are missing nobody is asked.
         """
-        with self._working():
-            self._reviewer = reviewer
-            for running in self._lines.values():
-                running.line.review = partial(_review, running, reviewer)
+        with self._resources.working():
+            self._sizes.adapt(reviewer)
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """No plans for losses are made ahead of time meanwhile, so that what is measured is the plan in use.
+        Those that there are, are given up; afterwards they are made anew."""
+        before = self._looks_ahead
+        self._look_ahead(False)
+        try:
+            yield
+        finally:
+            if before and not self._resources.is_closed:
+                self._look_ahead(True)
+
+    def _look_ahead(self, on: bool) -> None:
+        with self._resources.working():
+            self._looks_ahead = on
+            self._sizes.look_ahead(on)
 
     @property
     def frame_times(self) -> list[FrameTimes]:
@@ -366,14 +282,12 @@ class InferenceSession:
         Raises:
             InputError: no input shape is known yet.
         """
-        running = self._latest()
-        current = self._client.current(running.line)
-        return running.latest if current is None else current.plan
+        return self._sizes.plan
 
     @property
     def model(self) -> Model:
         """The imported model, for the input shape that came last. Raises as `plan`."""
-        return self._latest().model
+        return self._sizes.latest.model
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -394,11 +308,11 @@ class InferenceSession:
     def trace(self) -> list[Activity]:
         """What all peers and this process measured since the last call: parts, transfers and frames on one
         clock, in order of their beginning."""
-        with self._working():
-            collected = self._client.collect_traces()
-            frames = [times for times in self._client.times if times.delivered_s > self._traced_s]
+        with self._resources.working() as client:
+            collected = client.collect_traces()
+            frames = [times for times in client.times if times.delivered_s > self._traced_s]
             self._traced_s = frames[-1].delivered_s if frames else self._traced_s
-            plans = self._client.plans
+            plans = client.plans
         return merge(collected, frames, plans)
 
     def close(self) -> None:
@@ -464,13 +378,6 @@ class InferenceSession:
         ]
         return Client(peers, timeout_s=timeout_s, own=own)
 
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        with self._lock:
-            if self._stopping.is_set():
-                raise DistrEdgeError("the session is closed")
-            yield
-
     def _wanted(self, output_names: Sequence[str] | None) -> list[int] | None:
         if output_names is None:
             return None
@@ -480,134 +387,6 @@ class InferenceSession:
                 raise InputError(f"the model has no output {name!r}; its outputs are {', '.join(names)}")
         return [names.index(name) for name in output_names]
 
-    def _latest(self) -> _Running:
-        if not self._lines:
-            raise InputError(
-                "the model leaves its input shape open, and no frame came yet; give input_shapes"
-            )
-        return next(reversed(self._lines.values()))
 
-    def _line(self, feed: Mapping[str, Array]) -> Line:
-        shapes = shapes_of(feed)
-        running = self._lines.get(shapes)
-        if running is None:
-            if shapes in self._imported:
-                return self._deploy(*self._imported[shapes], shapes)
-            model = load_model(self._source, dict(shapes), cache_dir=self._cache_dir)
-            return self._deploy(model, self._given, shapes)
-        self._lines.move_to_end(shapes)
-        if self._leaving:
-            self._retire_idle()
-        return running.line
-
-    def _deploy(self, model: Model, plan: ExecutionPlan | None, shapes: Shapes) -> Line:
-        blobs = _blobs(model)
-        # The importer has just written the file: peers that share the folder need not read it to be sure.
-        BlobStore(model.weights.parent).vouch(model.weights_sha256)
-        if plan is None:
-            plan = self._decider.plan(self._client, model, blobs)
-        else:
-            _check_graph(plan, model)
-            self._decider.expect(self._client.names, computed_macs(model.graph, plan.strategy))
-        running = _Running(model, plan)
-        find = partial(_find, self._decider, running) if self._recover else None
-        whole = WholeFrames(model, self._threads) if self._alone else None
-        running.line = self._client.line(blobs, find, whole)
-        if self._reviewer is not None:
-            running.line.review = partial(_review, running, self._reviewer)
-        deployment = self._client.deploy(running.line, plan)
-        running.chosen[self._client.members] = plan
-        running.parked[plan.strategy] = deployment
-        self._client.use(deployment)
-        self._lines[shapes] = running
-        self._imported[shapes] = model, plan
-        while len(self._imported) > IMPORTS_KEPT:
-            del self._imported[next(iter(self._imported))]
-        while len(self._lines) > self._sizes_kept:
-            self._leaving.append(self._lines.popitem(last=False)[1].line)
-        self._retire_idle()
-        return running.line
-
-    def _retire_idle(self) -> None:
-        """Retires the plans of sizes that no frame has any more, once the last ones are answered."""
-        for line in [each for each in self._leaving if not each.state.frames]:
-            self._leaving.remove(line)
-            self._client.end(line)
-
-
-@dataclass
-class _Running:
-    """One input size.
-
-    Attributes:
-        model: imported for it.
-        latest: the plan that it began with.
-        line: its plans.
-        chosen: plans that were decided otherwise than by the policy, or already, by the peers they are for.
-        parked: decisions that `use` was asked for, the latest last.
-    """
-
-    model: Model
-    latest: ExecutionPlan
-    line: Line = field(init=False)
-    chosen: dict[Members, ExecutionPlan] = field(default_factory=dict)
-    parked: OrderedDict[Strategy, Deployment] = field(default_factory=OrderedDict)
-
-
-def _find(decider: Decider, running: _Running, members: Members) -> ExecutionPlan:
-    """In a thread of its own: the plan for peers that are left."""
-    chosen = running.chosen.get(members)
-    if chosen is None:
-        return decider.plan_for(running.model, members, STANDBY_BUDGET_S)
-    return chosen
-
-
-def _review(
-    running: _Running, reviewer: Callable[[Review], Strategy | None], review: Review
-) -> ExecutionPlan | None:
-    """In a thread of its own: another plan for all peers, if there is a better one."""
-    names = review.plan.devices
-    if len(review.members) < len(names):
-        return None
-    strategy = reviewer(review)
-    if strategy is None or strategy == review.plan.strategy:
-        return None
-    plan = compile_plan(running.model.graph, strategy, names, model=running.model.weights_sha256)
-    running.chosen[review.members] = plan
-    return plan
-
-
-def _check_graph(plan: ExecutionPlan, model: Model) -> None:
-    if plan.graph != model.graph.digest:
-        raise StrategyError("the plan is for another model, or for another input shape")
-
-
-def _blobs(model: Model) -> list[BlobSource]:
-    return [
-        BlobSource(model.weights_sha256, model.weights),
-        BlobSource(model.graph.digest, model.onnx),
-    ]
-
-
-def connect(model: str | Path | bytes | Model, **settings: Any) -> InferenceSession:
-    """A session on the peers that the environment names: the hosts file DISTREDGE_HOSTS, or as many local
-    peers as DISTREDGE_PEERS says. The launcher sets them for the application that it starts.
-
-    Args:
-        model: as for InferenceSession.
-        settings: of InferenceSession; `hosts` or `local_peers` go before the environment.
-
-    Raises:
-        HostsError: neither is set.
-    """
-    if "hosts" not in settings and "local_peers" not in settings:
-        hosts, peers = os.environ.get(HOSTS_VARIABLE), os.environ.get(PEERS_VARIABLE)
-        if hosts:
-            settings["hosts"] = hosts
-        elif peers and peers.isdecimal() and int(peers):
-            settings["local_peers"] = int(peers)
-        else:
-            raise HostsError(
-                f"set {HOSTS_VARIABLE} to a hosts file, or {PEERS_VARIABLE} to a number of peers"
-            )
-    return InferenceSession(model, **settings)
+def _chosen(outputs: list[Array], wanted: list[int] | None) -> list[Array]:
+    return outputs if wanted is None else [outputs[at] for at in wanted]

@@ -69,8 +69,9 @@ class _Service(service.GRPCInferenceServiceServicer):
         except DistrEdgeError as error:
             _abort(context, error)
         tensor = messages.ModelMetadataResponse.TensorMetadata
-        listed = {key: [tensor(**entry) for entry in found.pop(key)] for key in ("inputs", "outputs")}
-        return messages.ModelMetadataResponse(**found, **listed)
+        for key in ("inputs", "outputs"):
+            found[key] = [tensor(**entry) for entry in found[key]]
+        return messages.ModelMetadataResponse(**found)
 
     def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         try:

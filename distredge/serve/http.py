@@ -119,10 +119,10 @@ def _infer(models: Models, name: str, version: str, length: str | None, body: by
     if isinstance(head.get("id"), str):
         answer["id"] = head["id"]
     described, pieces = [], []
-    for output, array in outputs.items():
+    for output_name, array in outputs.items():
         datatype = datatype_of(array.dtype.name)
-        entry: dict[str, Any] = {"name": output, "datatype": datatype, "shape": list(array.shape)}
-        if binary.get(output, by_default) or datatype in ("FP16", "BF16"):
+        entry: dict[str, Any] = {"name": output_name, "datatype": datatype, "shape": list(array.shape)}
+        if binary.get(output_name, by_default) or datatype in ("FP16", "BF16"):
             pieces.append(to_bytes(array))
             entry["parameters"] = {"binary_data_size": len(pieces[-1])}
         else:

@@ -119,13 +119,13 @@ def test_a_peer_that_loses_its_neighbour_says_so(cache: Path) -> None:
         try:
             client.connect()
             fake.answers = False
-            from distredge.runtime.session import _blobs
+            from distredge.runtime.sizes import _blobs
 
             blobs = _blobs(model)
             for blob in blobs:
-                client._supply.ready(1, blob.sha256)
+                client._rollout.blob_ready(1, blob.sha256)
             with pytest.raises(PeerError, match="peer real cannot reach fake at"):
-                client.deploy(client.line(blobs), plan)
+                client.deploy(client.lines.add(blobs), plan)
         finally:
             client.close()
 

@@ -39,9 +39,9 @@ def answers(cache: Path) -> list[list[np.ndarray]]:
 
 def is_settled(session: InferenceSession) -> bool:
     """Whether the plans for all peers that live, and for each loss, are ready."""
-    with session._lock:
-        session._client.pump(0.0)
-        return session._latest().line.state.is_settled
+    with session._resources.working() as client:
+        client.pump(0.0)
+        return session._sizes.latest.line.state.is_settled
 
 
 def pids(session: InferenceSession) -> tuple[int, ...]:
@@ -107,7 +107,7 @@ def test_one_after_another_until_one_is_left(cache: Path, answers: list, tmp_pat
             os.kill(peers.pids[1], signal.SIGKILL)
             with pytest.raises(PeerLostError, match=r"no peer is left: .*host1 at tcp"):
                 stream.take(10**6)
-            assert not session._client._open
+            assert not session._client.lines.frames.open
 
 
 def test_with_no_peer_the_requester_computes(cache: Path, answers: list, tmp_path: Path) -> None:
