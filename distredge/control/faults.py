@@ -18,7 +18,8 @@ from distredge.plan.compile import compile_plan
 from distredge.plan.draw import random_strategy
 from distredge.plan.execution import ExecutionPlan
 from distredge.protocol.events import Members
-from distredge.sim.faults import FaultRun, Parts, Violation, World
+from distredge.sim.fault_world import Parts, World
+from distredge.sim.faults import FaultRun, Violation
 
 SHAPE = (1, 2, 24, 4)
 

@@ -177,8 +177,8 @@ class Peer:
             if now >= self._next_tick_s:
                 self._next_tick_s = now + TICK_S
                 self._tick(now)
-            elif self._plans.is_connecting:
-                self._plans.check_neighbours(now)
+            elif self._plans.neighbours.is_connecting:
+                self._plans.neighbours.check(now)
 
     def close(self) -> None:
         """Ends threads, closes sockets and files."""
@@ -202,12 +202,12 @@ class Peer:
     def _tick(self, now: float) -> None:
         if self._lifeline is not None and self._lifeline.is_cut():
             self._is_over = True
-        self._plans.check_neighbours(now)
+        self._plans.neighbours.check(now)
         probe = now >= self._next_probe_s
         if probe:
             self._next_probe_s = now + PROBE_S
         for tenant in list(self._tenants.values()):
-            self._plans.check_connections(tenant)
+            self._plans.neighbours.check_connections(tenant)
             if now - tenant.heard_s > LEASE_S:
                 self._forget(tenant)
             elif probe:
@@ -245,6 +245,10 @@ class Peer:
     def tell(self, tenant: Tenant, message: Message, payload: Buffer | None = None) -> None:
         """To a session's requester."""
         self.send(tenant, encode(message), payload)
+
+    def fail(self, tenant: Tenant, text: str, epoch: int = -1) -> None:
+        """Tells a session's requester what went wrong, in one line."""
+        self.tell(tenant, Failure(tenant.session, epoch, self.name, " ".join(text.split())[:1000]))
 
     def send(self, tenant: Tenant, header: bytes, payload: Buffer | None) -> None:
         """To a session's requester; if it has gone, the session is over."""
@@ -304,9 +308,9 @@ class Peer:
         if tenant.identity == sender:
             tenant.heard_s = time.monotonic()
         if hosted.is_ready and not hosted.is_over:
-            self._plans.take_rows(hosted, fields, payload)
+            self._plans.runner.take_rows(hosted, fields, payload)
         elif not hosted.is_over:
-            self._plans.keep_early(hosted, fields, payload)
+            self._plans.runner.keep_early(hosted, fields, payload)
 
     def _welcome(self, session: int) -> Welcome:
         return Welcome(session, self.name, __version__, time.monotonic())
@@ -342,7 +346,7 @@ class Peer:
     def _on_drop_frame(self, sender: bytes, message: DropFrame, payload: Buffer | None) -> None:
         hosted = self._tenant(message.session, sender).plans.get(message.epoch)
         if hosted is not None and hosted.is_ready:
-            self._plans.drop_frame(hosted, message.frame)
+            self._plans.runner.drop_frame(hosted, message.frame)
 
     def _on_get_trace(self, sender: bytes, message: GetTrace, payload: Buffer | None) -> None:
         tenant = self._tenant(message.session, sender, make=True)
@@ -386,11 +390,13 @@ class Peer:
         if self._tenants.pop(tenant.session, None) is None:
             return
         self._plans.forget(tenant)
-        self._plans.preparing.submit(partial(self._store_now, partial(self._blobs.leave, tenant.session)))
+        self._plans.builder.thread.submit(
+            partial(self._store_now, partial(self._blobs.leave, tenant.session))
+        )
 
     def _store(self, tenant: Tenant, action: Callable[[], Replies], size: int = 0) -> None:
-        """Something with files: in the preparing thread. Raises as `PlanHost.prepare`."""
-        self._plans.prepare(tenant, partial(self._store_now, action), size)
+        """Something with files: in the preparing thread. Raises as `PlanBuilder.submit`."""
+        self._plans.builder.submit(tenant, partial(self._store_now, action), size)
 
     def _store_now(self, action: Callable[[], Replies]) -> None:
         try:

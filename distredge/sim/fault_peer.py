@@ -63,6 +63,12 @@ class FaultyPeer:
         self.running: tuple[Hosted, int, int] | None = None
         self.memory += 1
 
+    def end(self) -> None:
+        """The process ends; what is on its way to it is lost."""
+        self.is_alive, self.hung_until = False, 0.0
+        self.life += 1
+        self.forget()
+
     # ------------------------------------------------------------------ from the requester
 
     def join(self, identity: int) -> None:
@@ -95,7 +101,7 @@ class FaultyPeer:
             return
         hosted = self.book.plans[epoch]
         hosted.state = self.run.parts.provider(hosted.plan, self.device)
-        self.run.tell_requester(self, "ready", epoch)
+        self.run.network.tell_requester(self, "ready", epoch)
         for frame, transfer in hosted.early:
             self._take(hosted, frame, transfer)
         hosted.early.clear()
@@ -117,7 +123,7 @@ class FaultyPeer:
         """Rows from the requester or a neighbour."""
         verdict = self.book.judge(epoch) if self.identity >= 0 else Verdict.UNKNOWN
         if verdict is Verdict.UNKNOWN:
-            self.run.answer_unknown(self, sender, epoch)
+            self.run.network.answer_unknown(self, sender, epoch)
             return
         if verdict is Verdict.LATE:
             return
@@ -145,7 +151,7 @@ class FaultyPeer:
         for epoch, hosted in self.book.plans.items():
             if not hosted.is_over and other in self.run.world.facts(hosted.plan).targets[self.device]:
                 hosted.is_over = True
-                self.run.tell_requester(self, "complaint", epoch, other)
+                self.run.network.tell_requester(self, "complaint", epoch, other)
 
     # ------------------------------------------------------------------ computing
 
@@ -159,7 +165,7 @@ class FaultyPeer:
                     source = (-1, wanted.task)
                     if wanted.task >= 0 and source not in hosted.held.get(frame, ()):
                         self.run.violation(f"device {self.device} sends rows that it has not: {instruction}")
-                    self.run.send_rows(self.device, wanted.target, hosted.epoch, frame, transfer)
+                    self.run.network.send_rows(self.device, wanted.target, hosted.epoch, frame, transfer)
                 case ForgetFrame(frame):
                     hosted.held.pop(frame, None)
                 case RejectRows():

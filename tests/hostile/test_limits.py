@@ -33,7 +33,7 @@ from distredge.protocol.messages import (
     UsePlan,
     encode,
 )
-from distredge.runtime import blobs, peer, plans, tenant, transport
+from distredge.runtime import blobs, builder, peer, tenant, transport
 from distredge.runtime.blobs import BlobStore
 from distredge.runtime.engine import ALL, from_payload
 from distredge.runtime.peer import Peer, PeerSettings
@@ -148,7 +148,7 @@ def test_rows_that_are_kept_are_limited(cache: Path, someone: Any) -> None:
         assert who.hear(PlanReady, Failure)[0] == PlanReady(who.session, 1, 0)
         (transfer,) = [t for t in plan.transfers if (t.source, t.target) == (-1, 0)]
         payload = bytes(plan.transfer_bytes(transfer))
-        made._plans._kept_limit = 100 * len(payload)
+        made._plans.runner.limit_bytes = 100 * len(payload)
 
         def send(frame: int) -> None:
             fields = (frame, transfer.id, transfer.tensor, *transfer.rows, -1, 0.0)
@@ -157,19 +157,19 @@ def test_rows_that_are_kept_are_limited(cache: Path, someone: Any) -> None:
         for frame in range(5):
             send(frame)
         assert who.is_answered()
-        assert 5 * len(payload) <= made._plans._kept_bytes <= 50 * len(payload)
+        assert 5 * len(payload) <= made._plans.runner.kept_bytes <= 50 * len(payload)
         assert not made.rejected
         for frame in range(5, 60):
             send(frame)
         assert "which is the limit; fewer frames at once" in who.hear(Failure)[0].text
         assert who.is_answered()
-        assert made._plans._kept_bytes <= 50 * len(payload)
+        assert made._plans.runner.kept_bytes <= 50 * len(payload)
         other = someone(made.address)
         plan = deploy(other, cache)
         ask(other, plan, 1)
         assert answer(other) == 1
         made._forget(made._tenants[who.session])
-        wait_until(lambda: made._plans._kept_bytes == 0)
+        wait_until(lambda: made._plans.runner.kept_bytes == 0)
 
 
 def test_a_plan_whose_frames_are_too_large_takes_no_memory(cache: Path, someone: Any) -> None:
@@ -191,12 +191,12 @@ def test_a_plan_whose_frames_are_too_large_takes_no_memory(cache: Path, someone:
 def test_what_waits_to_be_prepared_is_limited(
     cache: Path, someone: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plans, "PREPARE_BYTES", 1_000_000)
+    monkeypatch.setattr(builder, "PREPARE_BYTES", 1_000_000)
     with running(cache) as made:
         who, busy = someone(made.address), threading.Event()
         who.say(OfferBlob(who.session, "0" * 64, 10**7))
         who.hear(NeedBlob)
-        made._plans.preparing.submit(busy.wait)
+        made._plans.builder.thread.submit(busy.wait)
         for _ in range(40):
             who.say(BlobChunk(who.session, "0" * 64, 0, 10**7), bytes(100_000))
         assert who.is_answered()

@@ -26,7 +26,8 @@ from distredge.protocol.provider import ProviderState
 from distredge.protocol.requester import RequesterState
 from distredge.protocol.succession import Succession, _Epoch
 from distredge.sim.fault_peer import Hosted
-from distredge.sim.faults import FaultRun, Parts, Violation
+from distredge.sim.fault_world import Parts
+from distredge.sim.faults import FaultRun, Violation
 
 SEEDS = 2000
 BATCHES = 4
@@ -203,4 +204,4 @@ def test_answers_come_once_even_if_the_requester_counts_wrongly(monkeypatch: pyt
 def test_the_log_tells_the_story() -> None:
     run = run_seed(7)
     assert isinstance(run, FaultRun)
-    assert sum("is answered" in line for line in run.log) == len(run.answered)
+    assert sum("is answered" in line for line in run.log) == len(run.requester.answered)
