@@ -9,7 +9,7 @@ from itertools import product
 from distredge.graph.layouts import LAYOUTS
 from distredge.graph.model import Shape
 from distredge.graph.operation import NotByRows, Operation, Ruling
-from distredge.graph.operators import POINTWISE, Builder, joint_quantum
+from distredge.graph.operators import POINTWISE, RANDOM, Builder, joint_quantum
 from distredge.graph.resize import RESIZES
 from distredge.graph.rules import Axes, WholeRule
 from distredge.graph.windows import ROW_AXIS, WINDOWS
@@ -57,10 +57,16 @@ def follow(
     """
     rowing = Rowing(axes=dict(start))
     split_macs = split_nodes = 0
+    drawn: set[str] = set()
     for op, work in zip(operations, macs, strict=True):
         axes = tuple(rowing.axes.get(name) for name in op.inputs)
         touched = any(name in dynamic for name in (*op.inputs, *op.outputs))
+        if op.op_type in RANDOM or not drawn.isdisjoint(op.inputs):
+            drawn.update(filter(None, op.outputs))
         try:
+            if not drawn.isdisjoint(op.outputs):
+                # Every device that ran it would draw numbers of its own.
+                raise NotByRows(f"{op.op_type} depends on what is drawn at random")
             if touched:
                 raise NotByRows(f"{op.op_type}: its shapes depend on the data")
             ruling, reason = rule_for(op, axes), ""

@@ -388,5 +388,4 @@ POINTWISE: dict[str, Builder] = {
         "QLinearGlobalAveragePool rounds, so partial means would round differently"
     ),
     "MaxUnpool": mixes("MaxUnpool takes positions in the whole map"),
-    **{name: mixes(f"{name} draws at random, on each device that runs it anew") for name in RANDOM},
 }
