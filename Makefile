@@ -26,7 +26,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	fi
 	@echo 'setting up $(VENV) (a minute)'
 	@$(PY) -m pip install --quiet --no-compile --disable-pip-version-check --progress-bar off \
-	  -c constraints.txt -e '.[$(ENGINE),planner,launch,serve,demo,dev]'
+	  -c constraints.txt -e '.[$(ENGINE),planner,launch,serve,demo,docs,dev]'
 	@echo 'compiling the planner (most of a minute)'
 	@$(PY) -m distredge.control.precompile
 	@touch $@

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from functools import partial
 from itertools import repeat
@@ -53,6 +54,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--strict", action="store_true", help="end at the loss of a peer, instead of going on"
     )
+    parser.add_argument(
+        "--view",
+        nargs="?",
+        const="127.0.0.1:8080",
+        metavar="HOST:PORT",
+        help="serve a page that shows what the peers do (default: 127.0.0.1:8080)",
+    )
     parser.add_argument("--seed", type=non_negative, default=0, help="seed of everything (default: 0)")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser
@@ -94,8 +102,11 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             recover=not args.strict,
             progress=show,
+            view=args.view,
         ) as session,
     ):
+        if args.view:
+            print(f"view {session.view_url}", file=sys.stderr, flush=True)
         outputs, facts = measure(session, feed, args.frames, args.in_flight, partial(show, "frames"))
     facts = {"model": args.model, "policy": args.plan or args.policy, **facts}
     wrong = False

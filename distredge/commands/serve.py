@@ -17,8 +17,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "serve",
         help="answer clients of the Open Inference Protocol (KServe v2)",
         description="Serve models over HTTP and gRPC by the Open Inference Protocol, as Triton and KServe "
-        "do, so that their clients need no change. Prints `ready`, both addresses, and that of the metrics. "
-        "There is no authentication: beyond this machine, put a proxy in front.",
+        "do, so that their clients need no change. Prints `ready`, both addresses, and those of the metrics "
+        "and of the live view. There is no authentication: beyond this machine, put a proxy in front.",
     )
     parser.add_argument("models", nargs="+", metavar="[NAME=]MODEL", help="an ONNX file; its name by default")
     where = parser.add_mutually_exclusive_group()
@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         )
         http = f"http://{args.bind}:{listening.getsockname()[1]}"
         listening.listen()
-        print(f"ready {http} grpc://{args.bind}:{grpc_port} metrics {http}/metrics", flush=True)
+        also = f"metrics {http}/metrics view {http}/view"
+        print(f"ready {http} grpc://{args.bind}:{grpc_port} {also}", flush=True)
         uvicorn.Server(config).run(sockets=[listening])
     return 0
 

@@ -41,7 +41,7 @@ from distredge.runtime.engine import Array
 from distredge.runtime.keys import KeyPair
 from distredge.runtime.lines import Lines
 from distredge.runtime.link import Link
-from distredge.runtime.membership import SETTLE_S, Loss, Membership
+from distredge.runtime.membership import SETTLE_S, Loss, Member, Membership
 from distredge.runtime.tally import read_reports
 from distredge.runtime.trace import FrameTimes, PeerEvents, TraceEvent, read_events
 from distredge.runtime.transport import RowsFields, is_readable, receive
@@ -69,6 +69,8 @@ class Client:
     Attributes:
         recovers: whether frames go on without a peer that is lost; otherwise that ends the session.
         lines: models and their plans; `pump` goes on with what is begun there.
+        observer: told some times a second that the client has looked around, and when.
+        busy_s: how long each peer has computed.
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class Client:
     ) -> None:
         self.session = secrets.randbits(62)
         self.recovers = False
+        self.observer: Callable[[Client, float], None] = lambda client, now: None
+        self.busy_s = [0.0] * len(peers)
         self._timeout_s = timeout_s
         self._context: zmq.Context[Any] = zmq.Context()
         self._charges: list[tuple[float, int, PeerError]] = []
@@ -105,6 +109,11 @@ class Client:
     def members(self) -> Members:
         """Peers that live, by number."""
         return self._peers.up
+
+    @property
+    def peers(self) -> Sequence[Member]:
+        """All of them, and whether they live."""
+        return self._peers.members
 
     @property
     def plans(self) -> dict[int, ExecutionPlan]:
@@ -309,6 +318,7 @@ class Client:
             deployment = self._rollout.deployments.get(report.epoch)
             if deployment is not None:
                 deployment.book(at, report, self._clocks.offset_s)
+                self.busy_s[at] += sum(seconds for _, _, seconds in report.runs)
 
     # ------------------------------------------------------------------ who lives
 
@@ -329,6 +339,7 @@ class Client:
         if now >= self._next_ping_s:
             self._next_ping_s = now + PING_S
             self._send_pings()
+        self.observer(self, now)
 
     def _send_pings(self) -> None:
         self._peers.tell(self.members, Ping(self.session, self._clocks.ask(time.monotonic())))

@@ -54,12 +54,14 @@ class Lines:
     Attributes:
         frames: open and answered ones.
         rollout: the plans on the peers.
+        latest: that of the frame that came last, or the newest.
     """
 
     def __init__(self, session: int, peers: Membership) -> None:
         self.frames = Frames(session, peers.links)
         self.rollout = Rollout(session, peers)
         self._session, self._peers = session, peers
+        self.latest: Line | None = None
         self._lines: list[Line] = []
         self._finder = PlanFinder()
 
@@ -72,6 +74,7 @@ class Lines:
         """A model in one input shape; see `Line`."""
         line = Line(self._peers.up, blobs, find, alone)
         self._lines.append(line)
+        self.latest = line
         return line
 
     def end(self, line: Line) -> None:
@@ -79,6 +82,8 @@ class Lines:
         for frame in line.state.frames:
             self.drop(frame)
         self._lines.remove(line)
+        if self.latest is line:
+            self.latest = None
         for epoch in line.state.epochs:
             self.rollout.retire(epoch)
 
@@ -143,6 +148,7 @@ class Lines:
 
     def submit(self, line: Line, feed: Mapping[str, Array]) -> int:
         """Sends a frame's inputs to whoever needs them; returns the frame's number."""
+        self.latest = line
         frame = self.frames.add(line, feed)
         self._tell(line, FrameSubmitted(frame))
         return frame

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from distredge.errors import DistrEdgeError
 from distredge.runtime.client import Client
 from distredge.runtime.launcher import LocalPeers
+from distredge.view.server import ViewServer
 
 KEEP_ALIVE_S = 0.5
 
@@ -19,6 +20,7 @@ class Resources:
     def __init__(self) -> None:
         self.processes: LocalPeers | None = None
         self.client: Client | None = None
+        self.view: ViewServer | None = None
         self._lock, self._stopping = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -49,6 +51,8 @@ class Resources:
     def release(self) -> None:
         """Closes everything."""
         self._stopping.set()
+        if self.view is not None:
+            self.view.close()
         if self._thread is not None:
             self._thread.join()
         with self._lock:

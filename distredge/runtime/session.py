@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from distredge.cluster.hosts import Cluster, load_hosts
+from distredge.cluster.network import Network
 from distredge.errors import HostsError, InputError
 from distredge.graph.importer import Model, load_model, model_inputs
 from distredge.graph.simplify import declared_outputs, read_proto
@@ -29,6 +30,10 @@ from distredge.runtime.resources import Resources
 from distredge.runtime.sizes import Reviewer, Sizes
 from distredge.runtime.streaming import Stream
 from distredge.runtime.trace import Activity, FrameTimes, merge
+from distredge.runtime.viewing import Observer
+from distredge.view.server import ViewServer
+from distredge.view.snapshot import Snapshot
+from distredge.view.watch import Watch
 
 DEFAULT_PEERS = 2
 
@@ -62,6 +67,8 @@ class InferenceSession:
             another size costs the making of its sessions, but it is neither imported nor decided again.
         progress: told what the peers prepare (the model's way to them, plans), how much is done, and how much
             there is.
+        view: where to serve a page that shows what the session does, as `host:port`; port 0 for any. Whoever
+            reaches that address may look. `distredge top` shows the same in a terminal.
 
     Attributes:
         dropped: images of live sources that there was no room for.
@@ -74,6 +81,7 @@ class InferenceSession:
         PeerRefusedError: a peer does not accept our key, or is not the one whose key we know.
         PeerError: a peer cannot use the model.
         PolicyError: the policy is unknown, or cannot decide here.
+        PortInUseError: the view's address cannot be had.
         StrategyError: the plan is for another model, input shape or number of peers.
     """
 
@@ -98,6 +106,7 @@ class InferenceSession:
         alone: bool = False,
         sizes_kept: int = 8,
         progress: Callable[[str, int, int], None] | None = None,
+        view: str | None = None,
     ) -> None:
         del sess_options, providers, provider_options
         if local_peers is not None and hosts is not None:
@@ -117,7 +126,13 @@ class InferenceSession:
                 self._resources.processes = self._start_peers(local_peers, threads)
             chosen = get_policy(policy) if isinstance(policy, str) else policy
             known = self._import(model, input_shapes)
+            self._watch = Watch(
+                self._model_name, None if self._cluster is None else Network.of(self._cluster)
+            )
+            if view is not None:
+                self._resources.view = ViewServer(view, self._watch.look)
             client = self._client = self._resources.client = self._connect(timeout_s)
+            client.observer = Observer(self._watch)
             client.connect(progress)
             self._sizes = Sizes(
                 client,
@@ -295,6 +310,16 @@ class InferenceSession:
         return tuple(self._client.names[at] for at in sorted(self._client.members))
 
     @property
+    def snapshot(self) -> Snapshot | None:
+        """What the session does at the moment, as a live view shows it; None before it has looked."""
+        return self._watch.latest
+
+    @property
+    def view_url(self) -> str:
+        """Of the page that `view` asked for; empty without."""
+        return "" if self._resources.view is None else self._resources.view.url
+
+    @property
     def local_pids(self) -> tuple[int, ...]:
         """Process ids of the local peers, in order; none for those of a hosts file."""
         return () if self._resources.processes is None else self._resources.processes.pids
@@ -361,6 +386,10 @@ class InferenceSession:
         else:
             self._inputs, self._outputs = known.input_infos, known.output_infos
         return known
+
+    @property
+    def _model_name(self) -> str:
+        return "model" if isinstance(self._source, bytes) else self._source.stem
 
     def _connect(self, timeout_s: float) -> Client:
         processes = self._resources.processes

@@ -10,13 +10,15 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from distredge.errors import DistrEdgeError, InputError
 from distredge.serve.metrics import CONTENT_TYPE
 from distredge.serve.models import VERSION, Models, UnknownModelError, server_metadata
 from distredge.serve.tensors import Array, checked_shape, datatype_of, from_bytes, from_list, to_bytes
+from distredge.view.server import HEADERS, SNAPSHOTS, page
+from distredge.view.snapshot import to_json
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -38,6 +40,12 @@ def http_app(models: Models, *, limit_bytes: int) -> Starlette:
 
     async def metrics(_: Request) -> Response:
         return Response(models.metrics.text(), media_type=CONTENT_TYPE)
+
+    async def view(_: Request) -> Response:
+        return HTMLResponse(page(), headers=HEADERS)
+
+    async def snapshots(_: Request) -> Response:
+        return Response(to_json(models.snapshots), media_type="application/json", headers=HEADERS)
 
     async def index(_: Request) -> Response:
         return JSONResponse([{"name": n, "version": VERSION, "state": "READY"} for n in models.names])
@@ -64,6 +72,8 @@ def http_app(models: Models, *, limit_bytes: int) -> Starlette:
         Route("/v2/health/ready", live),
         Route("/v2/repository/index", index, methods=["POST"]),
         Route("/metrics", metrics),
+        Route("/view", view),
+        Route(f"/view/{SNAPSHOTS}", snapshots),
     ]
     for base in (model, model + "/versions/{version}"):
         routes += [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from distredge import __version__
@@ -12,6 +13,7 @@ from distredge.runtime.feeds import NodeArg
 from distredge.runtime.session import InferenceSession
 from distredge.serve.metrics import Metrics
 from distredge.serve.tensors import Array, datatype_of
+from distredge.view.snapshot import Snapshot
 
 VERSION = "1"
 """Of every model: one file is one version."""
@@ -36,6 +38,12 @@ class Models:
     @property
     def names(self) -> list[str]:
         return list(self._sessions)
+
+    @property
+    def snapshots(self) -> list[Snapshot]:
+        """What each model's session does at the moment, under the name that it is served by."""
+        taken = {name: session.snapshot for name, session in self._sessions.items()}
+        return [replace(found, model=name) for name, found in taken.items() if found is not None]
 
     def session(self, name: str, version: str = "") -> InferenceSession:
         """Raises UnknownModelError: there is none."""

@@ -20,6 +20,7 @@ import tritonclient.utils
 from onnx import TensorProto, helper
 from prometheus_client.parser import text_string_to_metric_families
 
+from distredge.cli import main
 from tests.models import chain
 
 
@@ -228,6 +229,14 @@ def test_metrics_count_requests(server: dict[str, str]) -> None:
     assert counts["chain", "http", "ok"] >= 1
     assert counts["chain", "grpc", "ok"] >= 1
     assert counts["chain", "http", "refused"] >= 1
+
+
+def test_the_live_view_has_every_model(server: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    with urllib.request.urlopen(f"http://{server['http']}/view", timeout=20) as answer:
+        assert "<title>DistrEdge</title>" in answer.read().decode()
+    assert main(["top", server["http"], "--count", "1", "--json"]) == 0
+    sessions = json.loads(capsys.readouterr().out)["sessions"]
+    assert [session["model"] for session in sessions] == ["chain", "types"]
 
 
 def test_two_models_of_one_name_are_refused() -> None:
