@@ -67,6 +67,11 @@ class Network:
             inf if total is None else total,
         )
 
+    def filled(self, assumed: Link) -> Network:
+        """This network, with what is assumed of a link wherever it states nothing."""
+        links = tuple(_filled(link, assumed) for link in self.links)
+        return replace(self, links=links, requester=_filled(self.requester, assumed))
+
     def of_members(self, members: Sequence[int]) -> Network:
         """The same network with these devices only, in this order."""
         return replace(self, links=tuple(self.links[device] for device in members))
@@ -105,6 +110,15 @@ class Network:
     @property
     def _numbers(self) -> Sequence[int]:
         return [*range(len(self.links)), REQUESTER]
+
+
+def _filled(stated: Link, assumed: Link) -> Link:
+    return Link(
+        min(stated.uplink_mbps, assumed.uplink_mbps),
+        min(stated.downlink_mbps, assumed.downlink_mbps),
+        stated.latency_s or assumed.latency_s,
+        stated.fixed_s or assumed.fixed_s,
+    )
 
 
 def _link(device: Provider | Requester) -> Link:

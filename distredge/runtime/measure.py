@@ -22,6 +22,9 @@ SAME_SPEED = 1.2
 """Peers whose speeds differ by less count as equal: so much is noise where other things run too."""
 SPENT_S, MOST_FRAMES, IN_FLIGHT = 0.3, 200, 3
 _VOLUMES = 4
+ASSUMED = Link(8000.0, 8000.0, 0.0, 5e-4)
+"""Of links of which nothing is known. If messages cost nothing, policies exchange rows at every turn. This
+also stands for what a peer needs between two parts: one number of its speed does not tell that either."""
 
 
 def even_strategy(graph: Graph, devices: int) -> Strategy:
@@ -123,10 +126,11 @@ def problem_of_speeds(
 
     Args:
         speeds: multiply-accumulates a second.
-        network: None for links without limits, as within one machine.
+        network: what is known of the links; None for nothing, as within one machine.
     """
+    stated = network or Network((Link(),) * len(names))
     devices = tuple(
         Device(name, SyntheticDevice(f"measured {name}", 2 * speed, 0.0, 1).on(graph))
         for name, speed in zip(names, speeds, strict=True)
     )
-    return PlanningProblem(graph, devices, network or Network((Link(),) * len(names)), seed, budget_s)
+    return PlanningProblem(graph, devices, stated.filled(ASSUMED), seed, budget_s)
