@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from distredge.errors import ProtocolError as ProtocolError
     from distredge.errors import StrategyError as StrategyError
     from distredge.graph.importer import load_model as load_model
+    from distredge.graph.preprocess import Preprocess as Preprocess
+    from distredge.graph.preprocess import with_preprocessing as with_preprocessing
     from distredge.plan.compile import compile_plan as compile_plan
     from distredge.plan.execution import ExecutionPlan as Plan  # noqa: F401
     from distredge.plan.policy import find_strategy as find_strategy
@@ -39,6 +41,8 @@ _PUBLIC = {
     "LocalPeers": ("distredge.runtime.launcher", "LocalPeers"),
     "connect": ("distredge.runtime.environment", "connect"),
     "load_model": ("distredge.graph.importer", "load_model"),
+    "Preprocess": ("distredge.graph.preprocess", "Preprocess"),
+    "with_preprocessing": ("distredge.graph.preprocess", "with_preprocessing"),
     "load_hosts": ("distredge.cluster.hosts", "load_hosts"),
     "get_policy": ("distredge.plan.policy", "get_policy"),
     "find_strategy": ("distredge.plan.policy", "find_strategy"),

@@ -7,7 +7,7 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from distredge.commands.options import add_input_shape, load_with_shapes
+from distredge.commands.options import add_model_options, load
 from distredge.commands.plan import add_planning
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "measured by `distredge profile`, or synthetic ones of the catalog.",
     )
     parser.add_argument("model", metavar="MODEL", help="an ONNX file")
-    add_input_shape(parser)
+    add_model_options(parser)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--hosts", metavar="FILE", help="a hosts file whose devices have profiles")
     where.add_argument("--cluster", metavar="C", help="a cluster of the catalog such as DA-NA")
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from distredge.control.advise import advise
 
     cluster = load_hosts(args.hosts) if args.hosts else load_cluster(args.cluster)
-    model = load_with_shapes(args.model, args.input_shape)
+    model = load(args, args.model)
     with progress(quiet=args.json) as show:
         found = advise(
             model.graph,

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distredge.commands.options import add_input_shape, load_with_shapes, positive
+from distredge.commands.options import add_model_options, load, positive
 from distredge.commands.plan import add_cluster, add_planning
 from distredge.errors import InputError
 
@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--rounds", type=positive, default=3, help="with --measure: turns of each strategy (default: 3)"
     )
-    add_input_shape(parser)
+    add_model_options(parser)
     parser.add_argument(
         "--policies", default=DEFAULT, metavar="P,P", help="who decides (default: all but osds, which trains)"
     )
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     clusters = [load_cluster(name) for name in args.cluster or [args.hosts]]
     if args.measure:
         return _measure(args, clusters[0], policies)
-    models = {name: load_with_shapes(name, args.input_shape).graph for name in args.models}
+    models = {name: load(args, name).graph for name in args.models}
     rows = []
     for row in compare(
         models, clusters, policies, seed=args.seed, budget_s=args.budget_s, in_flight=args.in_flight
@@ -86,7 +86,7 @@ def _measure(args: argparse.Namespace, cluster: Cluster, policies: list[Policy])
     for name in args.models:
         with progress(quiet=args.json) as show:
             found = compare_measured(
-                load_with_shapes(name, args.input_shape),
+                load(args, name),
                 cluster,
                 policies,
                 seed=args.seed,

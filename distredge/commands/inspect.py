@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from distredge.commands.options import add_input_shape, load_with_shapes
+from distredge.commands.options import add_model_options, load
 
 if TYPE_CHECKING:
     from distredge.graph.model import Graph, Node
@@ -21,13 +21,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "what runs whole on one device, and why.",
     )
     parser.add_argument("model", metavar="MODEL", help="an ONNX file")
-    add_input_shape(parser)
+    add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="everything, as JSON on stdout")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    graph = load_with_shapes(args.model, args.input_shape).graph
+    graph = load(args, args.model).graph
     facts = {"model": args.model, **describe(graph)}
     print(json.dumps(facts, indent=2) if args.json else _text(facts))
     return 0

@@ -25,6 +25,30 @@ def add_input_shape(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """`--input-shape` and `--preprocess`, for commands that import a model; see `load`."""
+    add_input_shape(parser)
+    parser.add_argument(
+        "--preprocess",
+        metavar="HOW",
+        help="the model is given pictures of bytes, which are normalised where they are computed: imagenet, "
+        "unit (divided by 255), centred (-1 to 1), raw, or 'mean=123.7,116.3,103.5;std=58.4;layout=nhwc'",
+    )
+
+
+def model_source(args: argparse.Namespace, path: str) -> str | bytes:
+    """A model as the options want it: its path, or its bytes with what `--preprocess` adds.
+
+    Raises:
+        ModelError, InputError: see `distredge.graph.preprocess`.
+    """
+    if args.preprocess is None:
+        return path
+    from distredge.graph.preprocess import parse_preprocess, with_preprocessing
+
+    return with_preprocessing(path, parse_preprocess(args.preprocess))
+
+
 def parse_input_shapes(values: Iterable[str]) -> dict[str, Shape]:
     """Reads the values of `--input-shape`.
 
@@ -112,14 +136,15 @@ def seconds(text: str) -> float:
     return value
 
 
-def load_with_shapes(path: str, input_shapes: Iterable[str]) -> Model:
-    """Imports a model with the values of `--input-shape`.
+def load(args: argparse.Namespace, path: str) -> Model:
+    """Imports a model as the options of `add_model_options` say.
 
     Raises:
         ModelError, InputError: see `distredge.graph.importer.load_model`.
     """
     from distredge.graph.importer import load_model, model_inputs
 
-    shapes = parse_input_shapes(input_shapes)
-    names = [info.name for info in model_inputs(path)] if shapes else []
-    return load_model(path, named_input_shapes(shapes, names))
+    source = model_source(args, path)
+    shapes = parse_input_shapes(args.input_shape)
+    names = [info.name for info in model_inputs(source)] if shapes else []
+    return load_model(source, named_input_shapes(shapes, names))

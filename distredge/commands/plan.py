@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from distredge.commands.options import add_input_shape, load_with_shapes, non_negative, positive, seconds
+from distredge.commands.options import add_model_options, load, non_negative, positive, seconds
 from distredge.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "of it. The plan may be saved, to be simulated or run.",
     )
     parser.add_argument("model", metavar="MODEL", help="an ONNX file")
-    add_input_shape(parser)
+    add_model_options(parser)
     add_cluster(parser)
     parser.add_argument("--policy", default="auto", metavar="P", help="who decides (default: auto)")
     parser.add_argument("--as-in-paper", action="store_true", help="osds: in the paper's form")
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if args.as_in_paper and args.policy != "osds":
         raise InputError("--as-in-paper is for --policy osds only")
     cluster = load_cluster(args.cluster)
-    model = load_with_shapes(args.model, args.input_shape)
+    model = load(args, args.model)
     problem = planning_problem(model.graph, cluster, seed=args.seed, budget_s=args.budget_s)
     with progress(quiet=args.json) as show:
         settings: dict[str, object] = {"as_in_paper": True} if args.as_in_paper else {}

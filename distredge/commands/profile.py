@@ -8,7 +8,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from distredge.commands.options import add_input_shape, load_with_shapes, positive, seconds
+from distredge.commands.options import add_model_options, load, positive, seconds
 
 if TYPE_CHECKING:
     from distredge.cluster.profile import DeviceProfile
@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "uses. The file is what a device's `profile` in a hosts file names.",
     )
     parser.add_argument("model", metavar="MODEL", help="an ONNX file")
-    add_input_shape(parser)
+    add_model_options(parser)
     parser.add_argument("--threads", type=positive, default=1, help="of the inference engine (default: 1)")
     parser.add_argument(
         "--budget-s", type=seconds, default=45.0, metavar="T", help="about how long it may take (default: 45)"
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from distredge.commands.progress import progress
     from distredge.runtime.profiling import measure_profile
 
-    model = load_with_shapes(args.model, args.input_shape)
+    model = load(args, args.model)
     start = time.perf_counter()
     with progress(quiet=args.json) as show:
         tell = partial(show, "measuring segments")

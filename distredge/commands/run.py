@@ -10,7 +10,7 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from distredge.commands.options import add_input_shape, non_negative, positive
+from distredge.commands.options import add_model_options, non_negative, positive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--peers", type=positive, help="local peers to start (default: 2)")
     where.add_argument("--hosts", metavar="FILE", help="hosts file whose peers are running")
-    add_input_shape(parser)
+    add_model_options(parser)
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--policy", default="proportional", metavar="P", help="who decides (default: proportional)"
@@ -67,7 +67,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    from distredge.commands.options import named_input_shapes, parse_input_shapes
+    from distredge.commands.options import model_source, named_input_shapes, parse_input_shapes
     from distredge.commands.progress import progress
     from distredge.graph.importer import load_model, model_inputs
     from distredge.runtime.feeds import check_feed
@@ -77,14 +77,15 @@ def run(args: argparse.Namespace) -> int:
 
     if args.output:
         check_output(args.output)
-    infos = model_inputs(args.model)
+    source = model_source(args, args.model)
+    infos = model_inputs(source)
     names = tuple(info.name for info in infos)
     shapes = named_input_shapes(parse_input_shapes(args.input_shape), names)
     feed = read_arrays(args.input, names) if args.input else None
     if feed is not None:
         feed = check_feed(infos, feed)
         shapes = {name: array.shape for name, array in feed.items()} | shapes
-    model = load_model(args.model, shapes)
+    model = load_model(source, shapes)
     inputs = {name: model.graph.tensors[name] for name in model.graph.inputs}
     if feed is None and args.input:
         feed = read_picture(args.input, inputs)

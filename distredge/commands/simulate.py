@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from distredge.commands.options import add_input_shape, load_with_shapes, positive
+from distredge.commands.options import add_model_options, load, positive
 from distredge.commands.plan import add_cluster
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", required=True, metavar="MODEL", help="the ONNX file that the plan was made for"
     )
-    add_input_shape(parser)
+    add_model_options(parser)
     add_cluster(parser)
     parser.add_argument(
         "--in-flight", type=positive, default=1, metavar="W", help="frames under way at a time (default: 1)"
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     plan = ExecutionPlan.load(args.plan)
     cluster = load_cluster(args.cluster)
-    model = load_with_shapes(args.model, args.input_shape)
+    model = load(args, args.model)
     found = simulate(plan, model.graph, cluster, in_flight=args.in_flight, frames=args.frames)
     if args.trace:
         found.timeline.save_trace(args.trace)

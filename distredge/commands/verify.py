@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from distredge.commands.options import add_input_shape, load_with_shapes, non_negative, positive
+from distredge.commands.options import add_model_options, load, non_negative, positive
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -17,7 +17,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "process, and compare every output with the whole model in onnxruntime. Exits 1 on disagreement.",
     )
     parser.add_argument("model", metavar="MODEL", help="an ONNX file")
-    add_input_shape(parser)
+    add_model_options(parser)
     parser.add_argument("--peers", type=positive, default=3, help="devices (default: 3)")
     parser.add_argument("--strategies", type=positive, default=20, help="random strategies (default: 20)")
     parser.add_argument("--seed", type=non_negative, default=0, help="seed of everything (default: 0)")
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from distredge.commands.progress import progress
     from distredge.control.verify import verify
 
-    model = load_with_shapes(args.model, args.input_shape)
+    model = load(args, args.model)
     with progress(quiet=args.json) as show:
         outcome = verify(
             model,
