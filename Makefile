@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ENGINE ?= $(if $(filter x86_64,$(shell uname -m)),gpu,cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-hosts backend hostile check format bench bench-planning bench-agreement faults chaos clean
+.PHONY: help setup demo test test-hosts backend hostile check docs format bench bench-planning bench-agreement faults chaos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ check: $(STAMP) ## lint, formatting, types, import contracts
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports
 
+docs: $(STAMP) ## build the documentation into site/; warnings are errors
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+
 format: $(STAMP) ## put imports and formatting in order
 	@$(PY) -m ruff check --fix-only --quiet .
 	@$(PY) -m ruff format .
@@ -77,5 +80,5 @@ chaos: $(STAMP) ## kill and stop local peers at random under a stream of frames 
 	@$(PY) -m benchmarks.chaos
 
 clean: ## remove .venv, caches and outputs
-	rm -rf $(VENV) demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) site demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

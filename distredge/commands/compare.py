@@ -138,6 +138,6 @@ def _line(row: Comparison) -> str:
 
 def _plot(rows: list[Comparison], path: str) -> None:
     """Latency over the bound, one line of marks per policy, one column per model and cluster."""
-    from distredge.control.plot import plot_comparison
+    from distredge.plot.comparison import plot_comparison
 
-    plot_comparison(rows, path)
+    plot_comparison([row.to_json() for row in rows], path)

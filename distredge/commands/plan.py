@@ -29,6 +29,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--as-in-paper", action="store_true", help="osds: in the paper's form")
     add_planning(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="write the execution plan, as JSON")
+    parser.add_argument("--plot", metavar="FILE", help="draw the plan")
+    parser.add_argument(
+        "--training", metavar="FILE", help="osds: write how it learned, for `distredge plot training`"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser
 
@@ -59,19 +63,29 @@ def run(args: argparse.Namespace) -> int:
     from distredge.control.problem import planning_problem
     from distredge.plan.policy import get_policy
 
-    if args.as_in_paper and args.policy != "osds":
-        raise InputError("--as-in-paper is for --policy osds only")
+    if args.policy != "osds":
+        for option, given in {"--as-in-paper": args.as_in_paper, "--training": args.training}.items():
+            if given:
+                raise InputError(f"{option} is for --policy osds only")
     cluster = load_cluster(args.cluster)
     model = load(args, args.model)
     problem = planning_problem(model.graph, cluster, seed=args.seed, budget_s=args.budget_s)
     with progress(quiet=args.json) as show:
         settings: dict[str, object] = {"as_in_paper": True} if args.as_in_paper else {}
+        curve: list[tuple[int, float]] = []
+
+        def learned(met: int, of: int, latency_s: float) -> None:
+            curve.append((met, latency_s))
+            show("training, episodes", met, of)
+
         if args.policy == "osds":
-            settings["progress"] = lambda met, of, _: show("training, episodes", met, of)
+            settings["progress"] = learned
         policy = get_policy(args.policy, **settings)
         row = evaluate(problem, policy, model=args.model, cluster=args.cluster, in_flight=args.in_flight)
-    if args.output and row.strategy is not None:
-        _save(args.output, model, cluster, row)
+    if args.training:
+        _save_training(args, curve)
+    if row.strategy is not None and (args.output or args.plot):
+        _save(args, model, cluster, row)
     if args.json:
         print(json.dumps(row.to_json()))
     else:
@@ -79,15 +93,30 @@ def run(args: argparse.Namespace) -> int:
     return 0 if row.strategy is not None else 2
 
 
-def _save(path: str, model: Model, cluster: Cluster, row: Comparison) -> None:
+def _save(args: argparse.Namespace, model: Model, cluster: Cluster, row: Comparison) -> None:
     from distredge.plan.compile import compile_plan
+    from distredge.plot.plan import plot_plan
 
     assert row.strategy is not None
     plan = compile_plan(model.graph, row.strategy, cluster.names, model=model.weights_sha256)
-    try:
-        plan.save(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    if args.output:
+        try:
+            plan.save(args.output)
+        except OSError as error:
+            raise InputError(f"cannot write {args.output}: {error.strerror or error}") from error
+    if args.plot:
+        plot_plan(plan, args.plot, f"{model.graph.name} on {cluster.name} by {row.winner or row.policy}")
+
+
+def _save_training(args: argparse.Namespace, curve: list[tuple[int, float]]) -> None:
+    from distredge.plot.training import Training
+
+    if not curve:
+        raise InputError(
+            "nothing was learned in this time, so there is no curve; raise --budget-s to 10 or more"
+        )
+    title = f"{args.model} on {args.cluster}, osds{' as in the paper' * args.as_in_paper}, seed {args.seed}"
+    Training(title, [met for met, _ in curve], [latency_s for _, latency_s in curve]).save(args.training)
 
 
 def _text(row: Comparison, cluster: Cluster) -> str:

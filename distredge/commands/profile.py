@@ -32,6 +32,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="the profile (default: NAME.profile.json, NAME the model's)"
     )
+    parser.add_argument("--plot", metavar="FILE", help="draw the profile")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser
 
@@ -52,6 +53,10 @@ def run(args: argparse.Namespace) -> int:
     took = time.perf_counter() - start
     output = args.output or f"{Path(args.model).stem}.profile.json"
     profile.save(output)
+    if args.plot:
+        from distredge.plot.profile import plot_profile
+
+        plot_profile(profile, args.plot)
     row = {"output": output, "took_s": round(took, 2), **_summary(profile, model.graph)}
     if args.json:
         print(json.dumps(row))

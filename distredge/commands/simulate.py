@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if args.trace:
         found.timeline.save_trace(args.trace)
     if args.plot:
-        from distredge.sim.picture import plot_timeline
+        from distredge.plot.timeline import plot_timeline
 
         title = f"{model.graph.name} on {cluster.name}, simulated: {found.latency_s * 1e3:.1f} ms"
         plot_timeline(found.timeline, args.plot, title)

@@ -20,10 +20,10 @@ from distredge.graph import zoo
 from distredge.plan.policy import PlanningProblem, get_policy
 from distredge.plan.policy import decide as ask
 from distredge.plan.strategy import Strategy
+from distredge.plot.timeline import plot_timeline
 from distredge.runtime.reference import WholeModel, difference
 from distredge.runtime.session import InferenceSession
 from distredge.sim.bound import lower_bound
-from distredge.sim.picture import plot_timeline
 from distredge.sim.pricing import Pricer
 
 SHARES = (1.0, 0.5, 0.25)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Puts files of the checkout where a page names them: `<!-- file: PATH -->`."""
+
+    def put(match: re.Match[str]) -> str:
+        path = ROOT / match[1]
+        language = {".py": "python"}.get(path.suffix, path.suffix[1:])
+        return f"```{language}\n{path.read_text().strip()}\n```"
+
+    return re.sub(r"<!-- file: (\S+) -->", put, markdown)
+
+
 def commands() -> str:
     """Every command's help, from its argument parser."""
     os.environ["COLUMNS"] = COLUMNS
@@ -30,7 +42,7 @@ def commands() -> str:
     lines = [
         "# Commands",
         "",
-        "Each prints its help with `--help`. `fab` is described in [Deploying](../deploying.md), the launcher too.",
+        "Each prints its help with `--help`. `fab` and the launcher: [Deploying](../deploying.md).",
         "",
     ]
     for name, parser in sorted(subcommands(build_parser())):

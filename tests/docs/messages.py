@@ -1,8 +1,8 @@
 """The product's error messages, as templates read from its source: `…` stands for what is put in.
 
 A message is the first argument of an error class; or what is handed to a function that puts it into one
-(`section.fail(key, problem)`); or a text that a variable in one of these may have. What a peer says of itself or of
-another travels in messages of the protocol (`Failure`, `Loss`), and counts too.
+(`section.fail(key, problem)`); or a text that a variable in one of these may have. What a peer says of
+itself or of another travels in messages of the protocol (`Failure`, `Loss`), and counts too.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ INTERNAL = {"distredge/runtime/inprocess.py", "distredge/sim/faults.py"}
 """Checks of the project's own, which no user meets."""
 
 
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
 @dataclass
 class Source:
     """One parsed file."""
 
     path: str
     tree: ast.Module
-    functions: dict[ast.AST, ast.FunctionDef] = field(default_factory=dict)
+    functions: dict[ast.AST, Function] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Source:
@@ -41,10 +44,10 @@ class Source:
         source._enter(source.tree, None)
         return source
 
-    def _enter(self, node: ast.AST, function: ast.FunctionDef | None) -> None:
+    def _enter(self, node: ast.AST, function: Function | None) -> None:
         if function is not None:
             self.functions[node] = function
-        inside = node if isinstance(node, ast.FunctionDef) else function
+        inside = node if isinstance(node, Function) else function
         for child in ast.iter_child_nodes(node):
             self._enter(child, inside)
 
@@ -71,7 +74,7 @@ def name_of(node: ast.AST) -> str:
 def templates_by_file() -> dict[str, list[str]]:
     """All templates, each once, by the file that has them first."""
     read = sources()
-    takers = {name: 0 for name in error_classes(read)} | CARRIERS
+    takers = dict.fromkeys(error_classes(read), 0) | CARRIERS
     takers |= helpers(read, takers)
     found: dict[str, list[str]] = {}
     seen: set[str] = set()
@@ -119,12 +122,11 @@ def texts(source: Source, takers: dict[str, int]) -> Iterator[str]:
             function = source.functions.get(node)
             for name in interpolated(message):
                 yield from assigned(function, name)
-        elif isinstance(node, ast.Return) and node in source.functions:
-            if source.functions[node].name in RETURNED:
-                yield from written(node.value)
+        elif isinstance(node, ast.Return) and source.functions[node].name in RETURNED:
+            yield from written(node.value)
 
 
-def assigned(function: ast.FunctionDef | None, name: str) -> Iterator[str]:
+def assigned(function: Function | None, name: str) -> Iterator[str]:
     """What a function may put into a variable."""
     for node in ast.walk(function) if function else ():
         if isinstance(node, ast.Assign) and name in map(name_of, node.targets):
