@@ -57,7 +57,7 @@ def _cell(row: Row) -> tuple[str, str]:
 
 def _bars(rows: Sequence[Row], axes: Any) -> None:
     rows = sorted((row for row in rows if row["latency_s"]), key=lambda row: row["latency_s"])
-    measured = [row.get("measured_latency_s") for row in rows]
+    measured = [float(row.get("measured_latency_s") or 0.0) for row in rows]
     height = 0.4 if any(measured) else 0.8
     for at, row in enumerate(rows):
         axes.barh(at, 1e3 * row["latency_s"], height, color=COLOURS[1], label="predicted" if not at else None)
