@@ -25,10 +25,12 @@ class Parser(argparse.ArgumentParser):
     """argparse, but an error is one line, as everywhere else."""
 
     def error(self, message: str) -> NoReturn:
+        """Ends the program with one line, and where to read more."""
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; none of what they need is imported yet."""
     parser = Parser(
         prog="distredge",
         description="Run one CNN on several unequal devices by splitting the rows of its feature maps.",

@@ -58,6 +58,7 @@ def new_state(candidates: int, devices: int) -> State:
 
 @compiled
 def copy_state(source: State, to: State) -> None:
+    """Makes one strategy equal to another, in place."""
     count = source.volumes[0]
     to.volumes[0] = count
     to.tail[0] = source.tail[0]
@@ -369,6 +370,7 @@ def scale_bounds(source: Ints, at: int, to: Ints, v: int, rows: int, d: int) -> 
 
 @internal
 def fit_height(bounds: Ints, v: int, rows: int, d: int) -> None:
+    """Brings a volume's bounds to the height that it has after a cut has moved."""
     if bounds[v, d] != rows:
         scale_bounds(bounds, v, bounds, v, rows, d)
 

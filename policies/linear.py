@@ -79,6 +79,7 @@ class LinearModel:
 
     @cached_property
     def steps(self) -> dict[int, _Step]:
+        """What each node costs per row, by node."""
         return {i: self._step(i) for i in self._nodes}
 
     def _step(self, index: int) -> _Step:

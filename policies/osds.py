@@ -76,9 +76,11 @@ class FadingNoise(BaseNoise):
         self.probability = 1.0
 
     def reset(self) -> None:
+        """Back to full exploration."""
         self.probability = 1.0
 
     def __call__(self, size: Sequence[int]) -> Floats:
+        """Noise of that shape, for all numbers of a decision or for none."""
         noise = np.random.normal(0.0, self.sigma, size)
         drawn: Floats = np.where(np.random.random((size[0], 1)) < self.probability, noise, 0.0)
         return drawn
@@ -97,9 +99,11 @@ class LastingNoise(BaseNoise):
         self.reset()
 
     def reset(self) -> None:
+        """Forgets the noise that was held."""
         self._last = np.zeros((0, 0))
 
     def __call__(self, size: Sequence[int]) -> Floats:
+        """Noise of that shape, in part that of the last call."""
         sigma = 10.0 ** np.random.uniform(-2.2, -0.3, (size[0], 1))
         drawn = np.random.normal(0.0, 1.0, size) * sigma * (np.random.random(size) < 0.5)
         often = np.where(np.arange(size[0]) % DECLINING == 0, 0.8, 0.3)[:, None]
@@ -118,6 +122,7 @@ class ResidualPolicy(ContinuousDeterministicPolicy):
     """
 
     def add_exploration_noise(self, act: Floats, batch: Batch) -> Floats:  # type: ignore[override]
+        """Moves the actor's actions, or, for most episodes, moves from no change at all."""
         kept = (np.arange(len(act)) < ACTOR_SHARE * len(act))[:, None]
         noise = LastingNoise() if self.exploration_noise is None else self.exploration_noise
         moved: Floats = np.clip(act * kept + noise(act.shape), -1.0, 1.0)

@@ -83,14 +83,16 @@ class SplitEnv:
         return len(self._task)
 
     def seed(self, seed: int | None = None) -> list[int | None]:
+        """Taken as Gymnasium's interface wants it; the generator is given at the beginning."""
         return [seed] * len(self)
 
     def close(self) -> None:
-        pass
+        """There is nothing to give back."""
 
     def reset(
         self, env_id: NDArray[np.int64] | list[int] | None = None, **_: object
     ) -> tuple[NDArray[np.float32], NDArray[np.object_]]:
+        """Begins episodes anew; returns their first states."""
         ids = self._ids(env_id)
         self._task[ids] = ids % len(self.tasks) if self.pinned else self._rng.choice(self.active, len(ids))
         self._volume[ids] = 0
@@ -104,6 +106,7 @@ class SplitEnv:
         action: NDArray[np.float32],
         id: NDArray[np.int64] | list[int] | None = None,  # noqa: A002
     ) -> tuple[NDArray[np.float32], Floats, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.object_]]:
+        """Takes one volume's decision in each episode; prices all of them in one call."""
         ids = self._ids(id)
         actions = np.zeros((len(self), self.devices - 1))
         actions[ids] = action

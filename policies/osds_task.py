@@ -58,6 +58,7 @@ class SplitTask:
 
     @property
     def volumes(self) -> int:
+        """How many decisions an episode has."""
         return len(self.rows)
 
     def price(self, bounds: Ints) -> tuple[Floats, Floats]:

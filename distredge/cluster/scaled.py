@@ -25,18 +25,22 @@ class ScaledTimes:
 
     @property
     def segments(self) -> Collection[tuple[int, ...]]:
+        """Those of the times underneath."""
         return self.times.segments
 
     @property
     def boundary_fixed_s(self) -> float:
+        """What one more task costs, scaled too."""
         return self.factor * self.times.boundary_fixed_s
 
     @property
     def boundary_s_per_byte(self) -> float:
+        """What a byte of a task's inputs and outputs costs, scaled too."""
         return self.factor * self.times.boundary_s_per_byte
 
     @property
     def device(self) -> str:
+        """The device underneath, and the factor."""
         return f"{self.times.device}, {self.factor:.2f} times as long"
 
     def seconds(self, segment: Segment, rows: int) -> float:

@@ -27,13 +27,19 @@ class ComputeTimes(Protocol):
     """
 
     @property
-    def segments(self) -> Collection[tuple[int, ...]]: ...
+    def segments(self) -> Collection[tuple[int, ...]]:
+        """See the class."""
+        ...
 
     @property
-    def boundary_fixed_s(self) -> float: ...
+    def boundary_fixed_s(self) -> float:
+        """See the class."""
+        ...
 
     @property
-    def boundary_s_per_byte(self) -> float: ...
+    def boundary_s_per_byte(self) -> float:
+        """See the class."""
+        ...
 
     @property
     def device(self) -> str:

@@ -16,6 +16,7 @@ Shape = tuple[int, ...]
 
 
 def add_input_shape(parser: argparse.ArgumentParser) -> None:
+    """`--input-shape`; see `parse_input_shapes`."""
     parser.add_argument(
         "--input-shape",
         action="append",

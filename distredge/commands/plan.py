@@ -38,6 +38,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def add_cluster(parser: Any, **more: Any) -> None:
+    """`--cluster`; see `distredge.cluster.load.load_cluster`."""
     parser.add_argument(
         "--cluster",
         **{"required": True, **more},
@@ -47,6 +48,7 @@ def add_cluster(parser: Any, **more: Any) -> None:
 
 
 def add_planning(parser: argparse.ArgumentParser) -> None:
+    """`--seed`, `--budget-s` and `--in-flight`, for commands that let a policy decide."""
     parser.add_argument("--seed", type=non_negative, default=0, help="seed of everything (default: 0)")
     parser.add_argument(
         "--budget-s", type=seconds, default=2.0, metavar="T", help="time to decide in (default: 2)"

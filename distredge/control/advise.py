@@ -91,6 +91,7 @@ class Advice:
         return self.together.images_per_second / self.alone.images_per_second
 
     def to_json(self) -> dict[str, Any]:
+        """Plain values, with both gains."""
         return asdict(self) | {"latency_gain": self.latency_gain, "stream_gain": self.stream_gain}
 
 

@@ -60,6 +60,7 @@ class Simulation:
         return self.alone_s / self.bound_s - 1 if self.bound_s else 0.0
 
     def to_json(self) -> dict[str, Any]:
+        """Plain values; times in seconds."""
         kept = ("in_flight", "frames", "latency_s", "alone_s", "images_per_second", "bound_s")
         row: dict[str, Any] = {name: getattr(self, name) for name in kept}
         row |= {"gap": self.gap, "binds": self.binds, "binds_share": self.binds_share}

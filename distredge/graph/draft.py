@@ -64,6 +64,7 @@ class Draft:
 
     @property
     def opset(self) -> int:
+        """Of ONNX's own operators."""
         return int(self.opsets.get("", self.opsets.get("ai.onnx", 1)))
 
     def _take_out(self, tensor: TensorProto) -> None:
@@ -146,6 +147,7 @@ class Draft:
         return shaped
 
     def value_info(self, name: str) -> onnx.ValueInfoProto:
+        """How a tensor is declared as an input or output of a graph."""
         if name in self.kinds:
             return onnx.ValueInfoProto(name=name, type=self.kinds[name])
         dtype = self.dtypes[name]
@@ -194,9 +196,11 @@ class Draft:
         return f"{hint}/distredge_{self._fresh}"
 
     def producers(self) -> dict[str, NodeProto]:
+        """The node that makes each tensor."""
         return {name: node for node in self.nodes for name in node.output if name}
 
     def consumers(self) -> dict[str, list[NodeProto]]:
+        """The nodes that read each tensor, their subgraphs included; each once."""
         found: dict[str, list[NodeProto]] = {}
         for node in self.nodes:
             for name in dict.fromkeys(node_inputs(node)):
@@ -266,6 +270,7 @@ def set_attribute(node: NodeProto, name: str, value: object) -> None:
 
 
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs in a node's attributes: branches and loop bodies."""
     for attribute in node.attribute:
         if attribute.type == AttributeProto.GRAPH:
             yield attribute.g

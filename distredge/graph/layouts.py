@@ -12,12 +12,14 @@ from distredge.graph.rules import LAST, Axes, GrowRule, PadRule, PointwiseRule, 
 
 
 def transpose(op: Operation, axes: Axes) -> Ruling:
+    """Rows move to another axis."""
     rank = len(op.shape())
     order = list(op.attributes.get("perm") or reversed(range(rank)))
     return same_rows(op, axes, order.index(op.rowed_axis(axes)))
 
 
 def squeeze(op: Operation, axes: Axes) -> Ruling:
+    """Axes of size one go; rows may then be at another number."""
     op.only(axes, 0)
     row, shape = op.rowed_axis(axes), op.shape()
     given = op.values(1, "axes")
@@ -26,6 +28,7 @@ def squeeze(op: Operation, axes: Axes) -> Ruling:
 
 
 def unsqueeze(op: Operation, axes: Axes) -> Ruling:
+    """Axes of size one come; rows may then be at another number."""
     op.only(axes, 0)
     rank, given = len(op.out_shapes[0]), op.values(1, "axes")
     assert given is not None
@@ -73,6 +76,7 @@ def reshape(op: Operation, axes: Axes) -> Ruling:
 
 
 def depth_to_space(op: Operation, axes: Axes) -> Ruling:
+    """Each row becomes `blocksize` rows."""
     if op.rowed_axis(axes) != 2:
         raise NotByRows("DepthToSpace rearranges the axis where the rows are")
     block = int(op.attributes["blocksize"])
@@ -80,6 +84,7 @@ def depth_to_space(op: Operation, axes: Axes) -> Ruling:
 
 
 def space_to_depth(op: Operation, axes: Axes) -> Ruling:
+    """`blocksize` rows become one."""
     if op.rowed_axis(axes) != 2:
         raise NotByRows("SpaceToDepth rearranges the axis where the rows are")
     return Ruling(ShrinkRule(axes, int(op.attributes["blocksize"])), (2,))
@@ -115,6 +120,7 @@ def slices(op: Operation, axes: Axes) -> Ruling:
 
 
 def pad(op: Operation, axes: Axes) -> Ruling:
+    """Rows may be added above and below; parts get only those of their own border."""
     op.only(axes, 0)
     row, shape = op.rowed_axis(axes), op.shape()
     given = op.values(1, "pads")

@@ -48,6 +48,7 @@ class Tensor:
 
     @property
     def all_rows(self) -> Rows:
+        """From the first row to the last."""
         return Rows(0, self.rows)
 
     @property
@@ -59,6 +60,7 @@ class Tensor:
 
     @property
     def total_bytes(self) -> int:
+        """Of the whole tensor."""
         return self.row_bytes * self.rows
 
 

@@ -66,6 +66,7 @@ class Operation:
         return shape
 
     def has(self, index: int) -> bool:
+        """Whether an input at this position is given."""
         return index < len(self.inputs) and bool(self.inputs[index])
 
     def values(self, index: int, attribute: str = "") -> tuple[Any, ...] | None:

@@ -61,6 +61,7 @@ def along(attribute: str = "axis", default: int = -1) -> Builder:
 
 
 def softmax(op: Operation, axes: Axes) -> Ruling:
+    """By rows unless it sums over them; before opset 13 over all axes from one on."""
     if op.opset >= 13:
         return along()(op, axes)
     return normalised_from(default=1)(op, axes)
@@ -110,6 +111,7 @@ def quantise(op: Operation, axes: Axes) -> Ruling:
 
 
 def concat(op: Operation, axes: Axes) -> Ruling:
+    """By rows where inputs are joined along another axis."""
     rows_at = {axis for axis in axes if axis is not None}
     if len(rows_at) != 1:
         raise NotByRows("Concat joins inputs whose rows lie along different axes")
@@ -144,6 +146,7 @@ def quantised_binary(op: Operation, axes: Axes) -> Ruling:
 
 
 def gather(op: Operation, axes: Axes) -> Ruling:
+    """By rows where something else than rows is picked."""
     op.only(axes, 0)
     row, rank = op.rowed_axis(axes), len(op.shape())
     axis = int(op.attributes.get("axis", 0)) % rank
@@ -153,6 +156,7 @@ def gather(op: Operation, axes: Axes) -> Ruling:
 
 
 def tile(op: Operation, axes: Axes) -> Ruling:
+    """By rows unless the map is repeated downwards."""
     op.only(axes, 0)
     row, repeats = op.rowed_axis(axes), op.values(1)
     if repeats is None or repeats[row] != 1:
@@ -161,6 +165,7 @@ def tile(op: Operation, axes: Axes) -> Ruling:
 
 
 def cumulative(op: Operation, axes: Axes) -> Ruling:
+    """By rows unless it runs along them."""
     op.only(axes, 0)
     axis = op.values(1)
     if axis is None or axis[0] % len(op.shape()) == op.rowed_axis(axes):
@@ -181,6 +186,7 @@ def expand(op: Operation, axes: Axes) -> Ruling:
 
 
 def arg_reduce(op: Operation, axes: Axes) -> Ruling:
+    """By rows unless all rows are searched."""
     row, rank = op.rowed_axis(axes), len(op.shape())
     axis = int(op.attributes.get("axis", 0)) % rank
     if axis == row:
@@ -247,6 +253,7 @@ def matmul(op: Operation, axes: Axes) -> Ruling:
 
 
 def quantised_matmul(op: Operation, axes: Axes) -> Ruling:
+    """By rows with one scale for all of them."""
     if any(shape is not None and prod(shape) > 1 for shape in (*op.shapes[1:3], *op.shapes[6:8])):
         raise NotByRows("QLinearMatMul has a scale for each row")
     return _product(op, axes, 0, 3)
@@ -279,6 +286,7 @@ def _batched_product(op: Operation, axes: Axes, a: int, b: int) -> Ruling:
 
 
 def gemm(op: Operation, axes: Axes) -> Ruling:
+    """By rows of the first matrix, unless they are what is summed over."""
     op.only(axes, 0, 2)
     row = op.rowed_axis(axes)
     if row == (0 if op.attributes.get("transA", 0) else 1):
@@ -294,6 +302,7 @@ def gemm(op: Operation, axes: Axes) -> Ruling:
 
 
 def split(op: Operation, axes: Axes) -> Ruling:
+    """By rows unless rows are what is taken apart."""
     op.only(axes, 0)
     if int(op.attributes.get("axis", 0)) % len(op.shape()) == op.rowed_axis(axes):
         raise NotByRows("Split takes the map apart by rows")
@@ -301,6 +310,7 @@ def split(op: Operation, axes: Axes) -> Ruling:
 
 
 def dropout(op: Operation, axes: Axes) -> Ruling:
+    """As nothing at all; in training mode it cannot be split."""
     if op.has(2) and op.constants[2] is None:
         raise NotByRows("Dropout in training mode draws at random")
     return elementwise(op, axes)

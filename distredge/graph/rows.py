@@ -102,10 +102,14 @@ class RowRule(Protocol):
     """
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """See the class."""
+        ...
 
     @property
-    def axes(self) -> tuple[int | None, ...]: ...
+    def axes(self) -> tuple[int | None, ...]:
+        """See the class."""
+        ...
 
     def needs(self, out: Rows) -> tuple[Rows | None, ...]:
         """Rows of each input for output rows `out` (not empty); None for an input read whole."""

@@ -103,6 +103,7 @@ def declared_inputs(model: ModelProto) -> tuple[InputInfo, ...]:
 
 
 def declared_outputs(model: ModelProto) -> tuple[InputInfo, ...]:
+    """The outputs as the file declares them; shapes may be open."""
     return tuple(_info(value) for value in model.graph.output)
 
 

@@ -46,6 +46,7 @@ def window(extra: tuple[int, ...] = ()) -> Builder:
 
 
 def transposed(op: Operation, axes: Axes) -> Ruling:
+    """A transposed convolution: each input row reaches a window of output rows."""
     row = _row_axis(op, axes, ())
     rank = len(op.shape()) - 2
     if "output_shape" in op.attributes:

@@ -103,6 +103,7 @@ _MODELS = (
 
 
 def models() -> tuple[ZooModel, ...]:
+    """All models of the zoo."""
     return _MODELS
 
 

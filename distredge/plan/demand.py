@@ -22,6 +22,7 @@ class Ownership:
     decision: SplitDecision
 
     def bounds(self, tensor: str) -> SplitDecision:
+        """Which rows of a tensor each device owns."""
         info = self.graph.tensors[tensor]
         return self.decision.scaled(info.rows, info.quantum)
 

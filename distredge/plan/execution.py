@@ -109,6 +109,7 @@ class TensorInfo:
 
     @property
     def all_rows(self) -> Rows:
+        """From the first row to the last; (0, 1) for a whole tensor."""
         return Rows(0, self.rows)
 
     def part_shape(self, rows: Rows) -> tuple[int, ...]:

@@ -57,7 +57,9 @@ class Policy(Protocol):
     the same strategy, unless the budget is what ends the search."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What `get_policy` finds it by."""
+        ...
 
     def find_strategy(self, problem: PlanningProblem) -> Strategy:
         """One split decision per volume, each with one part per device of the problem.

@@ -23,6 +23,7 @@ class PartitionScheme:
 
     @property
     def volumes(self) -> int:
+        """How many volumes the cuts make."""
         return len(self.cuts) + 1
 
 
@@ -50,10 +51,12 @@ class SplitDecision:
 
     @property
     def devices(self) -> int:
+        """How many devices share the rows."""
         return len(self.bounds) - 1
 
     @property
     def rows(self) -> int:
+        """Of the reference tensor."""
         return self.bounds[-1]
 
     def part(self, device: int) -> Rows:
@@ -76,6 +79,7 @@ class SplitDecision:
 
     @property
     def is_valid(self) -> bool:
+        """Whether the bounds rise from 0."""
         return len(self.bounds) > 1 and self.bounds[0] == 0 and all(a <= b for a, b in pairwise(self.bounds))
 
 
@@ -96,6 +100,7 @@ class Strategy:
 
     @property
     def devices(self) -> int:
+        """How many devices it is for."""
         return self.splits[0].devices
 
     def embedded(self, members: Sequence[int], devices: int) -> Strategy:

@@ -286,6 +286,7 @@ class BlobSource:
 
     @property
     def total_bytes(self) -> int:
+        """Size of the content."""
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
     def open(self) -> Buffer:

@@ -35,6 +35,7 @@ class NodeArg:
 
     @classmethod
     def of(cls, info: InputInfo) -> NodeArg:
+        """In onnxruntime's words for types."""
         element = _TYPE_NAMES.get(info.dtype, info.dtype)
         return cls(info.name, info.kind or f"tensor({element})", list(info.shape))
 

@@ -54,6 +54,7 @@ class Difference:
     relative: float
 
     def worse(self, other: Difference) -> Difference:
+        """The larger of both, by each measure."""
         return Difference(max(self.absolute, other.absolute), max(self.relative, other.relative))
 
 

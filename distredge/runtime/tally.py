@@ -92,8 +92,10 @@ class Measured:
     transit_s: dict[int, float] = field(default_factory=dict)
 
     def ran(self, task: int, count: int, seconds: float) -> None:
+        """A task was run so often, in so many seconds in all."""
         before, total = self.runs.get(task, (0, 0.0))
         self.runs[task] = before + count, total + seconds
 
     def arrived(self, transfer: int, seconds: float) -> None:
+        """A transfer took so long; the fastest counts."""
         self.transit_s[transfer] = min(seconds, self.transit_s.get(transfer, seconds))

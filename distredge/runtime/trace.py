@@ -44,6 +44,7 @@ class FrameTimes(NamedTuple):
 
     @property
     def latency_s(self) -> float:
+        """From submission to delivery."""
         return self.delivered_s - self.submitted_s
 
 

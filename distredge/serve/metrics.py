@@ -30,6 +30,7 @@ class Metrics:
         )
 
     def answered(self, model: str, protocol: str, status: str, seconds: float) -> None:
+        """Counts one request; of good ones also the seconds."""
         self._requests.labels(model, protocol, status).inc()
         if status == "ok":
             self._seconds.labels(model).observe(seconds)

@@ -37,6 +37,7 @@ class Models:
 
     @property
     def names(self) -> list[str]:
+        """Under which models are served."""
         return list(self._sessions)
 
     @property

@@ -10,6 +10,7 @@ from distredge.sim.work import HELD, Work
 
 @inlined
 def clear(w: Work, slot: int, devices: int) -> None:
+    """Forgets who has which rows of the tensor in a slot."""
     for device in range(devices):
         w.owner[slot, device].first = 0
         w.owner[slot, device].last = 0

@@ -182,10 +182,12 @@ class SchemePricer:
 
     @cached_property
     def volumes(self) -> tuple[Volume, ...]:
+        """The layer-volumes of the scheme."""
         return find_volumes(self._pricer.problem.graph, self.scheme)
 
     @cached_property
     def rows(self) -> tuple[int, ...]:
+        """Of each volume's reference tensor."""
         return tuple(volume.rows for volume in self.volumes)
 
     def strategy(self, bounds: Ints, tail_device: int = -1) -> Strategy:

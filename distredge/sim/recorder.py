@@ -19,23 +19,29 @@ class Recorder:
         self._sent: dict[tuple[int, int], tuple[float, float, float, int]] = {}
 
     def submitted(self, frame: int, at_s: float) -> None:
+        """A frame was handed in."""
         self._submitted[frame] = at_s
 
     def answered(self, frame: int, at_s: float) -> None:
+        """Its last output row has come."""
         self._answered[frame] = at_s
 
     def started(self, frame: int, task: int, at_s: float) -> None:
+        """A task began to run."""
         self._started[frame, task] = at_s
 
     def finished(self, frame: int, task: int, at_s: float) -> None:
+        """A task has run."""
         self._finished[frame, task] = at_s
 
     def queued(self, frame: int, transfer: int, at_s: float) -> None:
+        """A message was handed to its link."""
         self._queued[frame, transfer] = at_s
 
     def sent(
         self, frame: int, transfer: int, start_s: float, end_s: float, arrived_s: float, size: int
     ) -> None:
+        """A message left between two moments, and arrived."""
         self._sent[frame, transfer] = (start_s, end_s, arrived_s, size)
 
     def build(self) -> Timeline:

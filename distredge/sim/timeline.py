@@ -25,6 +25,7 @@ class FrameSpan:
 
     @property
     def latency_s(self) -> float:
+        """From submission to answer."""
         return self.answered_s - self.submitted_s
 
 
@@ -92,6 +93,7 @@ class Timeline:
     transfers: tuple[TransferSpan, ...]
 
     def name(self, peer: int) -> str:
+        """A peer's name; the requester's for -1."""
         return "requester" if peer == REQUESTER else self.plan.devices[peer]
 
     @property

@@ -85,3 +85,11 @@ def test_no_block_is_left_out() -> None:
     assert all((ROOT / reason.split()[0]).exists() for reason in reasons), (
         "a reason begins with the test that does it"
     )
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md"])
+def test_no_link_is_dead(page: str) -> None:
+    """Links of the site itself are checked by `make docs`, which is strict."""
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / page).read_text())
+    assert len(links) >= 2
+    assert not [link for link in links if not (ROOT / link).exists()]

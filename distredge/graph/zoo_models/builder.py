@@ -63,6 +63,7 @@ class Weights:
         return values
 
     def offsets(self, channels: int) -> NDArray[np.float32]:
+        """Small numbers around 0, one for each channel."""
         return self.normal((channels,), 0.1)
 
     def factors(self, shape: Shape, scale: float = 1.0) -> NDArray[np.float32]:
@@ -135,6 +136,7 @@ class Builder:
         )
 
     def conv_transpose(self, x: str, channels: int, kernel: int, *, stride: int, pad: int = 0) -> str:
+        """A transposed convolution with bias."""
         n, in_channels, height, width = self.shapes[x]
         out = (
             n,
@@ -158,6 +160,7 @@ class Builder:
         )
 
     def batch_norm(self, x: str, *, epsilon: float = 1e-5, scale: float = 1.0) -> str:
+        """Normalisation by fixed statistics; `scale` is about what it multiplies by."""
         channels = self.shapes[x][1]
         name = self._unique("norm")
         parameters = {
@@ -170,6 +173,7 @@ class Builder:
         return self.node("BatchNormalization", [x, *inputs], self.shapes[x], name=name, epsilon=epsilon)
 
     def gemm(self, x: str, features: int, *, gain: float = 1.0, name: str = "") -> str:
+        """A fully connected layer with bias."""
         n, in_features = self.shapes[x]
         name = name or self._unique("fc")
         weights = self.weights.filters((features, in_features), in_features, gain)
@@ -183,20 +187,25 @@ class Builder:
     # Operators without weights
 
     def relu(self, x: str, *, name: str = "") -> str:
+        """max(x, 0)."""
         return self.node("Relu", [x], self.shapes[x], name=name)
 
     def leaky_relu(self, x: str, alpha: float = 0.1) -> str:
+        """x, or `alpha` times x below 0."""
         return self.node("LeakyRelu", [x], self.shapes[x], alpha=alpha)
 
     def sigmoid(self, x: str, *, name: str = "") -> str:
+        """1 / (1 + exp(-x))."""
         return self.node("Sigmoid", [x], self.shapes[x], name=name)
 
     def softmax(self, x: str, axis: int, *, name: str = "") -> str:
+        """Shares that sum to 1 along an axis."""
         return self.node("Softmax", [x], self.shapes[x], name=name, axis=axis)
 
     def max_pool(
         self, x: str, kernel: int = 2, *, stride: int = 2, pad: int = 0, ceil: bool = False, name: str = ""
     ) -> str:
+        """The largest of each window."""
         return self.node(
             "MaxPool",
             [x],
@@ -221,27 +230,34 @@ class Builder:
         )
 
     def global_average_pool(self, x: str) -> str:
+        """The mean of each channel, of shape (n, channels, 1, 1)."""
         return self.node("GlobalAveragePool", [x], (*self.shapes[x][:2], 1, 1))
 
     def flatten(self, x: str) -> str:
+        """All but the first axis as one."""
         shape = self.shapes[x]
         return self.node("Flatten", [x], (shape[0], prod(shape[1:])), axis=1)
 
     def add(self, a: str, b: str) -> str:
+        """a + b, broadcast."""
         return self.node("Add", [a, b], np.broadcast_shapes(self.shapes[a], self.shapes[b]))
 
     def mul(self, a: str, b: str) -> str:
+        """a · b, broadcast."""
         return self.node("Mul", [a, b], np.broadcast_shapes(self.shapes[a], self.shapes[b]))
 
     def div(self, a: str, b: str) -> str:
+        """a / b, broadcast."""
         return self.node("Div", [a, b], np.broadcast_shapes(self.shapes[a], self.shapes[b]))
 
     def concat(self, parts: Sequence[str], axis: int = 1, *, name: str = "") -> str:
+        """Tensors joined along an axis."""
         shape = list(self.shapes[parts[0]])
         shape[axis] = sum(self.shapes[part][axis] for part in parts)
         return self.node("Concat", list(parts), tuple(shape), name=name, axis=axis)
 
     def transpose(self, x: str, order: Sequence[int]) -> str:
+        """Axes in another order."""
         shape = tuple(self.shapes[x][axis] for axis in order)
         return self.node("Transpose", [x], shape, perm=list(order))
 
@@ -254,6 +270,11 @@ class Builder:
         return self.node("Reshape", [x, target], full, name=name)
 
     def space_to_depth(self, x: str, block: int) -> str:
+        """Blocks of pixels as channels, by Reshape and Transpose.
+
+        Raises:
+            InputError: rows or columns are no multiple of the block.
+        """
         n, channels, height, width = self.shapes[x]
         if height % block or width % block:
             raise InputError(
@@ -264,12 +285,14 @@ class Builder:
         return self.node("SpaceToDepth", [x], shape, blocksize=block)
 
     def reduce_l2(self, x: str, axis: int) -> str:
+        """The length along an axis, which stays with size 1."""
         shape = tuple(1 if at == axis else size for at, size in enumerate(self.shapes[x]))
         return self.node("ReduceL2", [x], shape, axes=[axis], keepdims=1)
 
     # Below the operators
 
     def constant(self, name: str, value: NDArray[np.float32] | NDArray[np.int64]) -> str:
+        """A named constant."""
         tensor = self._graph.initializer.add(name=name, dims=value.shape)
         tensor.data_type = helper.np_dtype_to_tensor_dtype(value.dtype)
         tensor.raw_data = value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes()

@@ -8,6 +8,7 @@ from distredge.graph.zoo_models.builder import Builder, Pair, Shape
 
 
 def inception_v3(name: str, shape: Shape, seed: int) -> onnx.ModelProto:
+    """Inception v3, 299² by default."""
     b = Builder(name, {"input": shape}, seed)
     x = _conv(b, "input", 32, 3, stride=2, pad=0)
     x = _conv(b, x, 32, 3, pad=0)

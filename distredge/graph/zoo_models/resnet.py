@@ -11,6 +11,7 @@ STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 
 
 def resnet50(name: str, shape: Shape, seed: int) -> onnx.ModelProto:
+    """ResNet-50 with its classifier."""
     b = Builder(name, {"input": shape}, seed)
     x = stages(b, stem(b, "input"), STAGES)
     x = b.flatten(b.global_average_pool(x))
@@ -18,10 +19,12 @@ def resnet50(name: str, shape: Shape, seed: int) -> onnx.ModelProto:
 
 
 def stem(b: Builder, x: str) -> str:
+    """The layers in front of the first stage."""
     return b.max_pool(b.relu(_conv_norm(b, x, 64, 7, 2)), 3, stride=2, pad=1)
 
 
 def stages(b: Builder, x: str, plan: tuple[tuple[int, int, int], ...]) -> str:
+    """Bottleneck blocks: (channels, blocks, stride of the first) for each stage."""
     for channels, blocks, stride in plan:
         for block in range(blocks):
             x = _bottleneck(b, x, channels, stride if block == 0 else 1)

@@ -8,6 +8,7 @@ from distredge.graph.zoo_models.builder import Builder, Shape
 
 
 def yolov2(name: str, shape: Shape, seed: int) -> onnx.ModelProto:
+    """YOLOv2 with its passthrough layer."""
     b = Builder(name, {"input": shape}, seed)
     x = b.max_pool(_conv(b, "input", 32, 3))
     x = b.max_pool(_conv(b, x, 64, 3))
