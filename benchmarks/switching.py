@@ -18,6 +18,7 @@ import psutil
 
 from distredge.graph import zoo
 from distredge.graph.importer import load_model
+from distredge.graph.model import Graph
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
 from distredge.runtime.reference import random_feed
@@ -48,22 +49,29 @@ class Memory:
         self._thread.join()
 
 
+def two_strategies(graph: Graph, same_cut: bool) -> list[Strategy]:
+    """With other shares, and unless they have the same cut, no part in common: each switch builds sessions."""
+    middle = len(graph.cut_points) // 2
+    found = []
+    for cut, shares in ((middle, [0.5, 0.5]), (middle if same_cut else middle - 1, [0.6, 0.4])):
+        scheme = PartitionScheme((graph.cut_points[cut],))
+        volumes = find_volumes(graph, scheme)
+        decisions = tuple(SplitDecision.from_shares(volume.rows, shares) for volume in volumes)
+        found.append(Strategy(scheme, decisions))
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.switching", description=__doc__)
     parser.add_argument("--model", default="vgg16", help="of the zoo (default: vgg16)")
     parser.add_argument("--switches", type=int, default=4)
     parser.add_argument("--frames", type=int, default=20, help="from one switch to the next")
+    parser.add_argument("--same-cut", action="store_true", help="plans share their sessions")
     args = parser.parse_args()
     model = load_model(zoo.get(args.model).build().SerializeToString())
     graph = model.graph
     feed = random_feed({n: (graph.tensors[n].shape, graph.tensors[n].dtype) for n in graph.inputs}, 0)
-    scheme = PartitionScheme((graph.cut_points[len(graph.cut_points) // 2],))
-    strategies = [
-        Strategy(
-            scheme, tuple(SplitDecision.from_shares(v.rows, shares) for v in find_volumes(graph, scheme))
-        )
-        for shares in ([0.5, 0.5], [0.6, 0.4])
-    ]
+    strategies = two_strategies(graph, args.same_cut)
     with InferenceSession(model, local_peers=2, policy="equal") as session:
         session.use(strategies[0])
         for _ in session.stream(repeat(feed, args.frames), IN_FLIGHT):

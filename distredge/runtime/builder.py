@@ -22,6 +22,9 @@ PREPARE_BYTES, PREPARE_JOBS = 128 * 1024 * 1024, 4096
 """Of one session, and of all: what may wait for the preparing thread. Honest requesters send two blobs at
 once, a window of each."""
 
+NICENESS = 15
+"""Building stands back for frames under way: where both want one core, it gets a thirtieth of it."""
+
 
 class PlanBuilder:
     """The preparing thread, and the engine's sessions that it builds.
@@ -47,7 +50,9 @@ class PlanBuilder:
         self._mail, self._blobs, self._told, self._limit_bytes = mail, blobs, built, limit_bytes
         self._threads, self._execution_providers = threads, tuple(execution_providers)
         self._sessions: dict[str, PartSessions] = {}
-        self.thread: WorkThread[Callable[[], None]] = WorkThread("prepare", lambda job: job())
+        self.thread: WorkThread[Callable[[], None]] = WorkThread(
+            "prepare", lambda job: job(), niceness=NICENESS
+        )
 
     def close(self) -> None:
         """Ends the thread."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import time
@@ -22,10 +23,17 @@ class WorkThread(Generic[Job]):
         name: the thread's.
         perform: what to do with a job; it handles its own errors.
         jobs: what order jobs come in; None for that in which they were submitted.
+        niceness: how far it stands back for other threads, up to 19.
     """
 
-    def __init__(self, name: str, perform: Callable[[Job], None], jobs: FairQueue[Job] | None = None) -> None:
-        self._perform = perform
+    def __init__(
+        self,
+        name: str,
+        perform: Callable[[Job], None],
+        jobs: FairQueue[Job] | None = None,
+        niceness: int = 0,
+    ) -> None:
+        self._perform, self._niceness = perform, niceness
         self._jobs: queue.SimpleQueue[Job | None] | FairQueue[Job] = jobs or queue.SimpleQueue()
         self._unfinished = 0
         self._lock = threading.Lock()
@@ -54,6 +62,10 @@ class WorkThread(Generic[Job]):
         self._thread.join(timeout_s)
 
     def _work(self) -> None:
+        if self._niceness:
+            # Of this thread alone, as Linux has it. Another system might mean the process.
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + self._niceness)
         while (job := self._jobs.get()) is not None:
             try:
                 self._perform(job)

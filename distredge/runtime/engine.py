@@ -50,6 +50,7 @@ class PartSessions:
         self._builder = PartBuilder(onnx)
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._foreign: set[str] = set()
+        self._warm: set[str] = set()
         self._execution_providers = list(execution_providers)
         self._options = _options(weights_folder, threads)
 
@@ -76,12 +77,18 @@ class PartSessions:
     def keep_only(self, keys: set[str]) -> None:
         """Frees the sessions of all other parts."""
         self._sessions = {key: session for key, session in self._sessions.items() if key in keys}
+        self._warm &= keys
+
+    def is_warm(self, key: str) -> bool:
+        """Whether a part has been run, by any plan: its first run is slower than the others."""
+        return key in self._warm
 
     def run(self, key: str, spec: PartSpec, feed: Mapping[str, Array]) -> dict[str, Array]:
         """Runs a part: its outputs by name. Raises as `get`."""
         session = self.get(key, spec)
         names = list(spec.outputs)
         outputs = run_foreign(session, names, feed) if key in self._foreign else session.run(names, feed)
+        self._warm.add(key)
         return dict(zip(names, outputs, strict=True))
 
 
@@ -190,13 +197,15 @@ class Engine:
         return {task.part for task in self._tasks.values()}
 
     def prepare(self) -> None:
-        """Builds every session and runs each task once on zeros, so that the first frame is not slow.
+        """Builds every session and runs each new one once on zeros, so that the first frame is not slow.
 
         Raises:
             ModelError: onnxruntime refuses a part.
         """
         for task in self._tasks.values():
             self._sessions.get(task.part, self._plan.parts[task.part])
+            if self._sessions.is_warm(task.part):
+                continue
             with suppress(Exception):  # zeros may be no size, axis or divisor; the frame's own data will be
                 self._run(task, {item.tensor: self._zeros(item) for item in task.inputs})
 

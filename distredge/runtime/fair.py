@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
@@ -13,20 +14,27 @@ OWNERS_KEPT = 64
 
 
 class FairQueue(Generic[Job]):
-    """Jobs of one owner come in order; of several owners with jobs, the one comes first who has used least
-    time. Who had nothing to do for a while has saved nothing up.
+    """Of several owners with jobs, the one comes first who has used least time. Who had nothing to do for a
+    while has saved nothing up. Of one owner's jobs the lowest rank comes first; equal ranks, as they came.
 
     One thread takes; the time from one `get` to the next is what the job in between took.
 
     Args:
         owner: of a job.
+        rank: of a job.
         clock: seconds.
     """
 
-    def __init__(self, owner: Callable[[Job], int], clock: Callable[[], float] = time.perf_counter) -> None:
-        self._owner, self._clock = owner, clock
+    def __init__(
+        self,
+        owner: Callable[[Job], int],
+        rank: Callable[[Job], int],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._owner, self._rank, self._clock = owner, rank, clock
+        self._count = count()
         self._arrived: SimpleQueue[Job | None] = SimpleQueue()
-        self._waiting: dict[int, deque[Job]] = {}
+        self._waiting: dict[int, list[tuple[int, int, Job]]] = {}
         self._used_s: dict[int, float] = {}
         self._floor_s = 0.0
         self._served: int | None = None
@@ -49,7 +57,7 @@ class FairQueue(Generic[Job]):
             self._add(self._arrived.get())
         owner = min(self._waiting, key=self._used_s.__getitem__)
         jobs = self._waiting[owner]
-        job = jobs.popleft()
+        _, _, job = heappop(jobs)
         if not jobs:
             del self._waiting[owner]
         self._floor_s = max(self._floor_s, self._used_s[owner])
@@ -69,8 +77,8 @@ class FairQueue(Generic[Job]):
             return
         owner = self._owner(job)
         if owner not in self._waiting:
-            self._waiting[owner] = deque()
+            self._waiting[owner] = []
             self._used_s[owner] = max(self._floor_s, self._used_s.get(owner, 0.0))
             if len(self._used_s) > OWNERS_KEPT:
                 self._used_s = {each: self._used_s[each] for each in self._waiting}
-        self._waiting[owner].append(job)
+        heappush(self._waiting[owner], (self._rank(job), next(self._count), job))

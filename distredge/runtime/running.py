@@ -45,9 +45,10 @@ class FrameRunner:
     ) -> None:
         self._name, self._mail, self._tenants, self._lose = name, mail, tenants, lose
         self.kept_bytes, self.limit_bytes = 0, limit_bytes
-        self._compute: WorkThread[tuple[HostedPlan, RunPart]] = WorkThread(
-            "compute", self._compute_part, FairQueue(lambda job: job[0].session)
-        )
+        # A session's oldest frame comes first, whatever its plan: those under a new plan hold up none
+        # that began before.
+        jobs = FairQueue[tuple[HostedPlan, RunPart]](lambda job: job[0].session, lambda job: job[1].frame)
+        self._compute = WorkThread("compute", self._compute_part, jobs)
 
     def close(self) -> None:
         """Ends the thread."""

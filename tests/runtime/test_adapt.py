@@ -124,7 +124,7 @@ def _stream(stream: Checked, end: float) -> None:
 
 def test_shares_of_a_workers_time_are_equal() -> None:
     now = 0.0
-    jobs: FairQueue[tuple[int, float]] = FairQueue(lambda job: job[0], lambda: now)
+    jobs: FairQueue[tuple[int, float]] = FairQueue(lambda job: job[0], lambda job: 0, lambda: now)
     used = {1: 0.0, 2: 0.0}
     for _ in range(200):
         jobs.put((1, 3.0))
@@ -136,7 +136,7 @@ def test_shares_of_a_workers_time_are_equal() -> None:
         now += job[1]
     assert abs(used[1] - used[2]) <= 3
     # Who comes back after a long rest has no claim to what he did not use.
-    late: FairQueue[tuple[int, float]] = FairQueue(lambda job: job[0], lambda: now)
+    late: FairQueue[tuple[int, float]] = FairQueue(lambda job: job[0], lambda job: 0, lambda: now)
     order = []
     for at in count():
         late.put((1, 1.0))
@@ -153,3 +153,11 @@ def test_shares_of_a_workers_time_are_equal() -> None:
     late.put(None)
     while late.get() is not None:
         pass
+
+
+def test_of_one_owners_jobs_the_lowest_rank_comes_first() -> None:
+    """So frames under a new plan hold up none that began before, under the old one."""
+    jobs: FairQueue[tuple[int, str]] = FairQueue(lambda job: 0, lambda job: job[0])
+    for job in ((7, "new"), (5, "old"), (7, "later"), (6, "old")):
+        jobs.put(job)
+    assert [jobs.get() for _ in range(4)] == [(5, "old"), (6, "old"), (7, "new"), (7, "later")]
