@@ -50,7 +50,7 @@ class Memory:
 
 
 def two_strategies(graph: Graph, same_cut: bool) -> list[Strategy]:
-    """With other shares, and unless they have the same cut, no part in common: each switch builds sessions."""
+    """Other shares, and unless the cut is the same, no part in common: each switch builds sessions."""
     middle = len(graph.cut_points) // 2
     found = []
     for cut, shares in ((middle, [0.5, 0.5]), (middle if same_cut else middle - 1, [0.6, 0.4])):
