@@ -66,7 +66,7 @@ class Annealer:
         size, devices = len(self.cuts) + 1, len(self.problem.devices)
         self.evaluations = 0
         self._programs = [new_program(self._packed, size) for _ in range(2)]
-        self._work = new_work(self._packed, size)
+        self._works = [new_work(self._packed, size) for _ in range(2)]
         self._state, self._tried, self._best = (new_state(len(self.cuts), devices) for _ in range(3))
 
     def twin(self) -> Annealer:
@@ -133,7 +133,8 @@ class Annealer:
                 self._packed,
                 self._programs[0],
                 self._programs[1],
-                self._work,
+                self._works[0],
+                self._works[1],
                 self._nodes,
                 self._speeds,
                 self._limits,
@@ -172,7 +173,7 @@ class Annealer:
         if len(self._limits.device_bytes) and not fits(self._limits, state, len(self.problem.devices)):
             return inf
         self.evaluations += 1
-        found = float(price_state(self._packed, self._programs[0], self._work, state))
+        found = float(price_state(self._packed, self._programs[0], self._works[0], state))
         return inf if np.isnan(found) else found
 
     def _load(self, strategy: Strategy, state: State) -> None:

@@ -20,6 +20,9 @@ FINEST = 256
 """A bound moves by at least this part of the height: higher tensors hold several rows of a map in one."""
 MORE = 0.2
 """How likely one more change comes with a change."""
+CUT_COST = 5e-4
+"""What a cut counts, as a share of the best latency: so idle ones go, each of which makes every evaluation
+slower, and changes of volumes that matter rarer."""
 
 
 class Limits(NamedTuple):
@@ -40,6 +43,7 @@ class State(NamedTuple):
     ends: Ints  # [volume] node of that place; the last: behind all nodes
     bounds: Ints  # [volume, device + 1]
     tail: Ints  # [1]
+    grain: Ints  # [volume] rows by which a bound must move to change anything
     shares: Floats  # [device] scratch
 
 
@@ -52,6 +56,7 @@ def new_state(candidates: int, devices: int) -> State:
         np.zeros(size, np.int64),
         np.zeros((size, devices + 1), np.int64),
         np.zeros(1, np.int64),
+        np.ones(size, np.int64),
         np.zeros(devices),
     )
 
@@ -65,6 +70,7 @@ def copy_state(source: State, to: State) -> None:
     for v in range(count):
         to.places[v] = source.places[v]
         to.ends[v] = source.ends[v]
+        to.grain[v] = source.grain[v]
         for i in range(source.bounds.shape[1]):
             to.bounds[v, i] = source.bounds[v, i]
 
@@ -77,8 +83,10 @@ def seed_random(seed: int) -> None:
 
 @compiled
 def price_state(g: Packed, p: Program, w: Work, state: State) -> float:
-    """Latency of a strategy; `p` holds the program of its scheme afterwards."""
+    """Latency of a strategy; `p` holds the program of its scheme afterwards, `state` its grains."""
     build_program(g, state.ends, state.volumes[0], p)
+    for v in range(state.volumes[0]):
+        state.grain[v] = p.volume[v].grain
     return price(g, p, state.volumes[0], w, state.bounds, state.tail[0], 1e30)
 
 
@@ -88,6 +96,7 @@ def anneal(
     p: Program,
     other: Program,
     w: Work,
+    other_w: Work,
     nodes: Ints,
     speeds: Floats,
     limits: Limits,
@@ -106,7 +115,7 @@ def anneal(
         g: the problem.
         p: the program of `state`'s scheme; holds that of its last scheme afterwards.
         other: room for another one.
-        w: the evaluator's scratch.
+        w, other_w: the evaluator's scratch, one for each program.
         nodes: node of each candidate cut, rising.
         speeds: per device; changes that hand out rows anew go by them.
         limits: memory.
@@ -133,18 +142,21 @@ def anneal(
         rebuilt = False
         while np.random.random() < MORE or not (rebuilt or _differ(state, tried, d)):
             rebuilt = change(g, nodes, speeds, tried, d) or rebuilt
+            _snap(tried, d)
         if rebuilt:
             program = p if held else other
             build_program(g, tried.ends, tried.volumes[0], program)
             for v in range(tried.volumes[0]):
                 fit_height(tried.bounds, v, program.volume[v].rows, d)
+                tried.grain[v] = program.volume[v].grain
         if len(limits.device_bytes) > 0 and not fits(limits, tried, d):
             continue
-        bar = latency_s - temperature * best_s * np.log(1.0 - np.random.random())
         volumes = tried.volumes[0]
+        bar = latency_s - temperature * best_s * np.log(1.0 - np.random.random())
+        bar -= CUT_COST * best_s * (volumes - state.volumes[0])
         # two calls: the compiler wants one type, not two names for it
         if held != rebuilt:
-            found = price(g, other, volumes, w, tried.bounds, tried.tail[0], bar)
+            found = price(g, other, volumes, other_w, tried.bounds, tried.tail[0], bar)
         else:
             found = price(g, p, volumes, w, tried.bounds, tried.tail[0], bar)
         if found <= bar:
@@ -158,6 +170,16 @@ def anneal(
     if held:
         build_program(g, state.ends, state.volumes[0], p)
     return latency_s, best_s
+
+
+@internal
+def _snap(tried: State, d: int) -> None:
+    """Bounds at multiples of what matters: two strategies that differ by less are one."""
+    for v in range(tried.volumes[0]):
+        grain, rows = tried.grain[v], tried.bounds[v, d]
+        if grain > 1:
+            for i in range(1, d):
+                tried.bounds[v, i] = min(rows, (2 * tried.bounds[v, i] + grain) // (2 * grain) * grain)
 
 
 @internal
@@ -180,7 +202,7 @@ def change(g: Packed, nodes: Ints, speeds: Floats, tried: State, d: int) -> bool
     v = np.random.randint(volumes)
     if kind < 0.24:
         at = np.random.randint(1, d) if d > 1 else 0
-        size = _step(tried.bounds[v, d])
+        size = _step(tried.bounds[v, d], tried.grain[v])
         move_bound(tried.bounds, v, at, tried.bounds[v, at] + size, d)
     elif kind < 0.38:
         _move_several(tried, volumes, d)
@@ -188,7 +210,7 @@ def change(g: Packed, nodes: Ints, speeds: Floats, tried: State, d: int) -> bool
         _hand_out(tried, speeds, volumes, d)
     elif kind < 0.55:
         device = np.random.randint(d)
-        size = _step(tried.bounds[v, d])
+        size = _step(tried.bounds[v, d], tried.grain[v])
         a, b = tried.bounds[v, device], tried.bounds[v, device + 1]
         if device > 0:
             move_bound(tried.bounds, v, device, a + size, d)
@@ -260,6 +282,7 @@ def _insert_cut(nodes: Ints, tried: State, volumes: int, place: int, d: int) -> 
     for v in range(volumes, at, -1):
         tried.places[v] = tried.places[v - 1]
         tried.ends[v] = tried.ends[v - 1]
+        tried.grain[v] = tried.grain[v - 1]
         for i in range(d + 1):
             tried.bounds[v, i] = tried.bounds[v - 1, i]
     tried.places[at] = place
@@ -276,16 +299,17 @@ def _remove_cut(tried: State, volumes: int, cut: int, keep_first: bool, d: int) 
     for v in range(cut, volumes - 1):
         tried.places[v] = tried.places[v + 1]
         tried.ends[v] = tried.ends[v + 1]
+        tried.grain[v] = tried.grain[v + 1]
         for i in range(d + 1):
             tried.bounds[v, i] = tried.bounds[v + 1, i]
     tried.volumes[0] = volumes - 1
 
 
 @internal
-def _step(rows: int) -> int:
+def _step(rows: int, grain: int) -> int:
     """How far a bound moves: mostly a little, at times up to half of the height, either way."""
-    least, most = max(1.0, rows / FINEST), max(1.0, rows / 2.0)
-    size = int(least * (most / least) ** np.random.random())
+    least, most = max(1.0, rows / FINEST / grain), max(1.0, rows / 2.0 / grain)
+    size = grain * int(least * (most / least) ** np.random.random())
     return size if np.random.random() < 0.5 else -size
 
 
@@ -308,7 +332,7 @@ def _move_several(tried: State, volumes: int, d: int) -> None:
     at = np.random.randint(1, d)
     first = np.random.randint(volumes)
     last = np.random.randint(first, volumes)
-    share = _step(tried.bounds[first, d]) / max(1, tried.bounds[first, d])
+    share = _step(tried.bounds[first, d], tried.grain[first]) / max(1, tried.bounds[first, d])
     for v in range(first, last + 1):
         to = tried.bounds[v, at] + int(np.round(share * tried.bounds[v, d]))
         move_bound(tried.bounds, v, at, to, d)

@@ -39,6 +39,11 @@ def price(g: Packed, p: Program, volumes: int, w: Work, bounds: Ints, tail: int,
     w.counts[1] = 0
     w.counts[2] = 0
     d = g.devices
+    program = p.counts[2] >> 40
+    if w.counts[3] != program:
+        w.counts[3] = program
+        for v in range(len(w.seen)):
+            w.seen[v, 0] = 0
     if tail < 0:
         tail = _biggest(bounds, volumes - 1, d)
     for device in range(d):
@@ -78,9 +83,11 @@ def _biggest(bounds: Ints, v: int, devices: int) -> int:
 @inlined
 def _volume(g: Packed, p: Program, v: int, w: Work, bounds: Ints, tail: int) -> None:
     d = g.devices
-    rows = p.volume[v].rows
-    for share in range(p.volume[v].shares, p.volume[v + 1].shares):
-        _cut(w, share, bounds, v, rows, p.share[share].rows, p.share[share].quantum, d)
+    known = _is_known(p, v, w, bounds, d)
+    if not known:
+        rows = p.volume[v].rows
+        for share in range(p.volume[v].shares, p.volume[v + 1].shares):
+            _cut(w, share, bounds, v, rows, p.share[share].rows, p.share[share].quantum, d)
     pubs, pubs_end = p.volume[v].pubs, p.volume[v + 1].pubs
     for pub in range(pubs, pubs_end):
         slot = p.pub[pub].slot
@@ -89,14 +96,15 @@ def _volume(g: Packed, p: Program, v: int, w: Work, bounds: Ints, tail: int) -> 
         if p.pub[pub].partial == 1:
             share = p.pub[pub].share
             w.height[slot] = _owners_before(w, share, d)
-    lead = _biggest(bounds, v, d) if p.volume[v].leads == 1 else -1
-    stages = p.volume[v].stages
-    for device in range(d):
-        _demand(g, p, v, w, device, device == lead)
+    if not known:
+        lead = _biggest(bounds, v, d) if p.volume[v].leads == 1 else -1
+        for device in range(d):
+            _demand(g, p, v, w, device, device == lead)
+    stage_at, stages = p.volume[v].stage_at, p.volume[v].stages
     reads, reads_end = p.volume[v].reads, p.volume[v + 1].reads
     for stage in range(stages):
         for device in range(d):
-            seconds = w.stage_s[stage, device]
+            seconds = w.stage_s[stage_at + stage, device]
             if seconds < 0.0:
                 continue
             task = _new_task(w, device, v, seconds)
@@ -114,6 +122,18 @@ def _volume(g: Packed, p: Program, v: int, w: Work, bounds: Ints, tail: int) -> 
             for pub in range(pubs, pubs_end):
                 if p.step[p.pub[pub].step].stage == stage:
                     _give(p, w, pub, device, task)
+
+
+@inlined
+def _is_known(p: Program, v: int, w: Work, bounds: Ints, devices: int) -> bool:
+    """Whether the scratch holds what was found for this very volume and bounds; from now on it will."""
+    layout = p.volume[v].layout if p.volume[v].alone == 1 else 0
+    known = w.seen[v, 0] == layout and layout > 0
+    w.seen[v, 0] = layout
+    for device in range(1, devices):
+        known = known and w.seen[v, device] == bounds[v, device]
+        w.seen[v, device] = bounds[v, device]
+    return known
 
 
 @internal
@@ -153,8 +173,9 @@ def _owners_before(w: Work, share: int, device: int) -> int:
 @inlined
 def _demand(g: Packed, p: Program, v: int, w: Work, device: int, lead: bool) -> None:
     """`find_demand`: the rows of each step and read, and the seconds of each stage."""
+    stage_at = p.volume[v].stage_at
     for stage in range(p.volume[v].stages):
-        w.stage_s[stage, device] = -1.0
+        w.stage_s[stage_at + stage, device] = -1.0
     if p.volume[v].chain == 1:
         _pull(g, p, v, w, device)
         return
@@ -216,7 +237,7 @@ def _demand(g: Packed, p: Program, v: int, w: Work, device: int, lead: bool) -> 
                 to = p.edge[at].read
                 w.read[to, device].first = min(w.read[to, device].first, a)
                 w.read[to, device].last = max(w.read[to, device].last, b)
-        stage = p.step[step].stage
+        stage = stage_at + p.step[step].stage
         seconds = w.stage_s[stage, device]
         if seconds < 0.0:
             seconds = g.device[device].fixed_s
@@ -251,7 +272,7 @@ def _pull(g: Packed, p: Program, v: int, w: Work, device: int) -> None:
             if last <= first:
                 break
     w.read[read, device].first, w.read[read, device].last = first, last
-    w.stage_s[0, device] = seconds
+    w.stage_s[p.volume[v].stage_at, device] = seconds
     if g.device[device].s_per_byte > 0.0:
         _count_bytes(g, p, v, w, device)
 
@@ -259,15 +280,15 @@ def _pull(g: Packed, p: Program, v: int, w: Work, device: int) -> None:
 @internal
 def _count_bytes(g: Packed, p: Program, v: int, w: Work, device: int) -> None:
     """Adds the boundary cost of a device's tasks in one volume."""
-    rate = g.device[device].s_per_byte
+    rate, stage_at = g.device[device].s_per_byte, p.volume[v].stage_at
     for read in range(p.volume[v].reads, p.volume[v + 1].reads):
         rows = w.read[read, device].last - w.read[read, device].first
         if rows > 0:
-            w.stage_s[p.read[read].stage, device] += rate * rows * p.read[read].bytes
+            w.stage_s[stage_at + p.read[read].stage, device] += rate * rows * p.read[read].bytes
     for pub in range(p.volume[v].pubs, p.volume[v + 1].pubs):
         rows = w.pub[pub, device].last - w.pub[pub, device].first
         if rows > 0:
-            w.stage_s[p.step[p.pub[pub].step].stage, device] += rate * rows * p.pub[pub].bytes
+            w.stage_s[stage_at + p.step[p.pub[pub].step].stage, device] += rate * rows * p.pub[pub].bytes
     for kept in range(p.volume[v].kepts, p.volume[v + 1].kepts):
         step = p.kept[kept].step
         rows = w.step[step].last - w.step[step].first
@@ -276,7 +297,7 @@ def _count_bytes(g: Packed, p: Program, v: int, w: Work, device: int) -> None:
             reader = p.kept_reader[at]
             given = given or w.step[reader].last <= w.step[reader].first
         if rows > 0 and given:
-            w.stage_s[p.step[step].stage, device] += rate * rows * p.kept[kept].bytes
+            w.stage_s[stage_at + p.step[step].stage, device] += rate * rows * p.kept[kept].bytes
 
 
 @inlined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,10 @@ from distredge.sim.records import Ints, Records, records
 
 TO_STEP, TO_READ, TO_BOTH = 0, 1, 2
 """Where the rows that an edge needs count: a step of the volume, a read from outside, or both."""
+
+
+_PROGRAMS = count(1)
+"""Numbers of programs: part of their layouts' numbers, so that scratch is never taken for that of another."""
 
 
 class Program(NamedTuple):
@@ -25,11 +30,14 @@ class Program(NamedTuple):
     those of the next begin.
     """
 
-    counts: Ints  # slots
+    counts: Ints  # slots; volumes; number of the last layout, no two programs give the same
     slot_tensor: Ints
     volume: Records
     """rows, stages, leads (1: nothing in it has rows, so its biggest part computes it), chain (1: each step
-    reads the next one's rows, by a monotone rule, and nothing else); steps, reads, pubs, shares, kepts."""
+    reads the next one's rows, by a monotone rule, and nothing else); grain: rows by which a bound must move
+    to move any cut; alone (1: what a device computes and reads depends on no other volume's bounds); layout:
+    a number, new with every build; end, begin: its last node and its first place in `body`, as it was built;
+    steps, reads, pubs, shares, kepts, stage_at (its stages among those of all), slots."""
     share: Records
     """rows, quantum"""
     step: Records
@@ -59,9 +67,13 @@ def new_program(packed: Packed, volumes: int) -> Program:
     """Room for any scheme of up to so many volumes."""
     nodes, tensors, edges = len(packed.node), len(packed.tensor), len(packed.edge) + 1
     return Program(
-        counts=np.zeros(1, dtype=np.int64),
+        counts=np.array([0, 0, next(_PROGRAMS) << 40], dtype=np.int64),
         slot_tensor=np.zeros(tensors, dtype=np.int64),
-        volume=records(volumes + 1, "rows stages leads chain steps reads pubs shares kepts"),
+        volume=records(
+            volumes + 1,
+            "rows stages leads chain grain alone layout end begin "
+            "steps reads pubs shares kepts stage_at slots",
+        ),
         share=records(tensors + nodes, "rows quantum"),
         step=records(nodes + 1, "stage whole reduces owns edges costs member"),
         own=records(tensors, "share partial"),
@@ -78,15 +90,48 @@ def new_program(packed: Packed, volumes: int) -> Program:
 
 @compiled
 def build_program(g: Packed, ends: Ints, volumes: int, p: Program) -> None:
-    """Fills a program.
+    """Fills a program; the volumes that it has in common with the last one, from the first on, stay.
 
     Args:
-        g: the graph.
+        g: the graph; of one program always the same.
         ends: node that each volume ends with (the producer of its cut); the last volume's is any number
             behind all nodes. Rising.
         volumes: how many.
         p: room for it.
     """
+    same = 0
+    while same < min(volumes, p.counts[1]) and p.volume[same].end == ends[same]:
+        same += 1
+    if same == volumes == p.counts[1]:
+        return
+    if same == 0:
+        _clear(g, p)
+    begin = int(p.volume[same].begin)
+    p.counts[0] = p.volume[same].slots
+    for k in range(begin, len(g.body)):
+        node = g.body[k]
+        p.node[node].volume = -1
+        for at in range(g.node[node].outs, g.node[node + 1].outs):
+            p.tensor[g.out_tensor[at]].synced = 0
+    for v in range(same, volumes):
+        stop = begin
+        while stop < len(g.body) and g.body[stop] <= ends[v]:
+            p.node[g.body[stop]].volume = v
+            stop += 1
+        p.volume[v].begin, p.volume[v].end = begin, ends[v]
+        p.volume[v].slots = p.counts[0]
+        p.counts[2] += 1
+        p.volume[v].layout = p.counts[2]
+        _build_volume(g, p, v, begin, stop, ends[v])
+        begin = stop
+    p.counts[1] = volumes
+    for tensor in g.tail_makes:
+        _slot(p, tensor)
+
+
+@internal
+def _clear(g: Packed, p: Program) -> None:
+    """A program without volumes."""
     p.counts[0] = 0
     for tensor in g.model_inputs:
         _slot(p, tensor)
@@ -94,25 +139,18 @@ def build_program(g: Packed, ends: Ints, volumes: int, p: Program) -> None:
         p.node[node].volume = -1
     for tensor in range(len(g.tensor)):
         p.tensor[tensor].synced = 0
+    p.volume[0].begin = 0
+    p.volume[0].slots = p.counts[0]
     p.volume[0].steps = 0
     p.volume[0].reads = 0
     p.volume[0].pubs = 0
     p.volume[0].shares = 0
     p.volume[0].kepts = 0
+    p.volume[0].stage_at = 0
     p.step[0].owns = 0
     p.step[0].edges = 0
     p.step[0].costs = 0
     p.kept[0].readers = 0
-    begin = 0
-    for v in range(volumes):
-        stop = begin
-        while stop < len(g.body) and g.body[stop] <= ends[v]:
-            p.node[g.body[stop]].volume = v
-            stop += 1
-        _build_volume(g, p, v, begin, stop, ends[v])
-        begin = stop
-    for tensor in g.tail_makes:
-        _slot(p, tensor)
 
 
 @internal
@@ -170,6 +208,28 @@ def _build_volume(g: Packed, p: Program, v: int, begin: int, stop: int, end: int
         if p.edge[at].slot >= 0:
             p.edge[at].slot = p.tensor[p.edge[at].slot].slot
     p.volume[v].chain = _is_chain(p, v)
+    p.volume[v].grain = _grain(p, v)
+    p.volume[v].alone = _is_alone(p, v)
+    p.volume[v + 1].stage_at = p.volume[v].stage_at + p.volume[v].stages
+
+
+@internal
+def _grain(p: Program, v: int) -> int:
+    """The least step of a bound that may move a cut of any tensor."""
+    rows = p.volume[v].rows
+    grain = rows
+    for share in range(p.volume[v].shares, p.volume[v + 1].shares):
+        grain = min(grain, rows * p.share[share].quantum // max(1, p.share[share].rows))
+    return max(1, grain)
+
+
+@internal
+def _is_alone(p: Program, v: int) -> int:
+    """Whether nothing of a volume depends on how many devices have contributed to a tensor."""
+    for at in range(p.step[p.volume[v].steps].edges, p.step[p.volume[v + 1].steps].edges):
+        if p.edge[at].kind == SYNC and p.edge[at].rows < 0:
+            return 0
+    return 1
 
 
 @internal

@@ -17,12 +17,15 @@ KNOWN = 256
 
 
 class Work(NamedTuple):
-    """Scratch of evaluations on one network.
+    """Scratch of evaluations on one network, and what of the last one may serve the next: rows and seconds of
+    a volume are found anew only if its layout or its bounds are not those of `seen`. So evaluations of one
+    program after the other are quickest in a scratch of its own.
 
     Peer `devices` is the requester, and task 0 stands for what it does.
     """
 
-    counts: Ints  # tasks; transfers; gave up (0 or 1)
+    counts: Ints  # tasks; transfers; gave up (0 or 1); program that `seen` is about
+    seen: Ints  # [volume, device + 1] layout, then bounds, for which `bounds` to `stage_s` hold
     bounds: Ints  # [share, device + 1]
     step: Records
     """first, last: rows that one device computes"""
@@ -30,7 +33,7 @@ class Work(NamedTuple):
     """[read, device] first, last: rows wanted"""
     pub: Records
     """[pub, device] first, last: rows made"""
-    stage_s: Floats  # [stage, device]; below 0: nothing runs
+    stage_s: Floats  # [stage of all volumes, device]; below 0: nothing runs
     height: Ints  # [slot]
     owner: Records
     """[slot, device] first, last: rows owned, (0, 1) for each that has a whole tensor; task: their maker"""
@@ -62,12 +65,13 @@ def new_work(g: Packed, volumes: int) -> Work:
     tasks = (min(volumes, nodes) + nodes) * d + 2
     sends = max(1024, min(4 * reads * d * peers, 200_000))
     return Work(
-        counts=np.zeros(3, dtype=np.int64),
+        counts=np.zeros(4, dtype=np.int64),
+        seen=np.zeros((volumes, d + 1), dtype=np.int64),
         bounds=np.zeros((slots + nodes, d + 1), dtype=np.int64),
         step=records(nodes + 1, "first last"),
         read=records((reads, d), "first last"),
         pub=records((slots, d), "first last"),
-        stage_s=np.zeros((nodes + 1, d)),
+        stage_s=np.zeros((nodes + volumes + 1, d)),
         height=np.zeros(slots, dtype=np.int64),
         owner=records((slots, d), "first last task"),
         held_count=np.zeros((slots, peers), dtype=np.int64),

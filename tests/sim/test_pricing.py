@@ -108,6 +108,35 @@ def test_batch_equals_one_by_one(cluster: str, problem_of: Problems) -> None:
     assert scheme.latencies_s(bounds) == pytest.approx(one_by_one, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    "name", ["yolov2", "inception_v3", "ssd_vgg16", "diffusion_unet", "barrier_in_the_middle"]
+)
+def test_one_scratch_for_strategies_alike(name: str, problem_of: Problems) -> None:
+    """What an evaluation keeps of the one before never shows: cuts and bounds change a little at a time."""
+    if name in MODELS:
+        problem = problem_of(name)
+    else:
+        graph = load_model(NETWORKS[name]().build()).graph
+        problem = made_up(graph, 4, random.Random(name))
+    graph, rng = problem.graph, random.Random(name)
+    pricer = with_costs(problem, inf)
+    strategy = random_strategy(graph, 4, 3, rng)
+    for _ in range(30):
+        cuts = set(strategy.scheme.cuts)
+        if rng.random() < 0.5:
+            cuts ^= {rng.choice(graph.cut_points)}
+        scheme = PartitionScheme(tuple(cut for cut in graph.cut_points if cut in cuts))
+        heights = pricer.scheme(scheme).rows
+        kept = [*strategy.splits, *strategy.splits][: len(heights)]
+        kept += [strategy.splits[-1]] * (len(heights) - len(kept))
+        splits = [split.scaled(rows) for split, rows in zip(kept, heights, strict=True)]
+        at = rng.randrange(len(splits))
+        splits[at] = random_split(heights[at], 4, rng)
+        strategy = replace(strategy, scheme=scheme, splits=tuple(splits))
+        alone = with_costs(problem, inf)
+        assert pricer.latency_s(strategy) == alone.latency_s(strategy)
+
+
 def test_volume_times_are_ends_of_tasks(problem_of: Problems) -> None:
     problem = problem_of("vgg16-body")
     pricer, rng = Pricer(problem), random.Random(2)
