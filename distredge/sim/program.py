@@ -220,7 +220,7 @@ def _grain(p: Program, v: int) -> int:
     grain = rows
     for share in range(p.volume[v].shares, p.volume[v + 1].shares):
         grain = min(grain, rows * p.share[share].quantum // max(1, p.share[share].rows))
-    return max(1, grain)
+    return int(max(1, grain))
 
 
 @internal
