@@ -25,6 +25,8 @@ _SMALL_BYTES, _ROUNDS, _STREAM = 64, 30, 300
 _SECONDS_PER_MESSAGE = 0.3
 _LARGEST_BYTES = 1 << 26
 _ANSWER_MS = 20_000
+_SPARE = 0.8
+"""Of a core beside those that compute: with so much, receiving takes nothing from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,15 @@ class LinkMeasure:
         uplink_mbps, downlink_mbps: payload, seen from the host.
         latency_ms: one way.
         fixed_ms: what each of many small messages costs.
+        receive_ms_per_mb: by how much each megabyte that comes delays what the host computes meanwhile; 0 if
+            it has a core to spare for that.
     """
 
     uplink_mbps: float
     downlink_mbps: float
     latency_ms: float
     fixed_ms: float
+    receive_ms_per_mb: float
 
 
 def profile(cluster: Cluster, model: Path, input_shapes: list[str], budget_s: float) -> list[Outcome]:
@@ -89,14 +94,14 @@ def profile(cluster: Cluster, model: Path, input_shapes: list[str], budget_s: fl
         return Outcome(provider.name, True, text, row)
 
     outcomes = on_all(cluster, "profile", measure, lock=True)
-    links = {o.name: _link_outcome(cluster, o.name) for o in outcomes if o.ok}
+    links = {o.name: _link_outcome(cluster, o) for o in outcomes if o.ok}
     measured = Path(cluster.path).with_suffix(".measured.ini")
     measured.write_text(format_hosts(_measured(cluster, outcomes, links, folder), _heading(model)))
     return [_joined(outcome, links.get(outcome.name)) for outcome in outcomes]
 
 
-def measure_link(provider: Provider) -> LinkMeasure:
-    """Measures the link between this machine and a deployed host.
+def measure_link(provider: Provider, threads: int) -> LinkMeasure:
+    """Measures the link between this machine and a deployed host, whose engine has so many threads.
 
     Raises:
         LaunchError: the host cannot be reached, by SSH or by ZeroMQ.
@@ -117,12 +122,12 @@ def measure_link(provider: Provider) -> LinkMeasure:
             said = channel.makefile_stderr("rb").read().decode(errors="replace").strip().splitlines()
             raise LaunchError(f"cannot measure its link: {said[-1] if said else 'no answer'}")
         host = f"[{provider.address}]" if ":" in str(provider.address) else provider.address
-        return _measure(f"tcp://{host}:{int(found[0])}", token.encode(), found[1])
+        return _measure(f"tcp://{host}:{int(found[0])}", token.encode(), found[1], threads)
     finally:
         connection.close()
 
 
-def _measure(endpoint: str, token: bytes, key: bytes) -> LinkMeasure:
+def _measure(endpoint: str, token: bytes, key: bytes, threads: int) -> LinkMeasure:
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)
     socket.set(zmq.LINGER, 0)
@@ -137,10 +142,18 @@ def _measure(endpoint: str, token: bytes, key: bytes) -> LinkMeasure:
         socket.set(option, value)
     socket.connect(endpoint)
 
+    sent_bytes = 0
+
+    def tell(what: bytes, number: int) -> float:
+        socket.send_multipart([token, what, str(number).encode(), b""])
+        return float(socket.recv())
+
     def ask(what: bytes, number: int, payload: bytes = b"") -> float:
+        nonlocal sent_bytes
         began = time.perf_counter()
         socket.send_multipart([token, what, str(number).encode(), payload], copy=False)
         socket.recv_multipart(copy=False)
+        sent_bytes += len(payload)
         return time.perf_counter() - began
 
     def rate_mbps(message: Callable[[int], float], round_trip_s: float) -> float:
@@ -162,20 +175,23 @@ def _measure(endpoint: str, token: bytes, key: bytes) -> LinkMeasure:
         ask(b"take", 0, small)
         fixed_s = max(0.0, time.perf_counter() - began - round_trip_s) / _STREAM
         payload = bytes(_LARGEST_BYTES)
+        cores = tell(b"cores", threads + 1)
+        busy_s, sent_bytes = tell(b"clock", 0), 0
         down = rate_mbps(lambda size: ask(b"take", 0, payload[:size]), round_trip_s)
+        receive_s = (tell(b"clock", 0) - busy_s) / sent_bytes / cores if cores < threads + _SPARE else 0.0
         up = rate_mbps(lambda size: ask(b"give", size), round_trip_s)
     except zmq.Again:
         raise LaunchError(f"no answer from {endpoint} over ZeroMQ; is there a firewall?") from None
     finally:
         socket.close()
         context.term()
-    return LinkMeasure(up, down, max(0.0, round_trip_s / 2 - fixed_s) * 1e3, fixed_s * 1e3)
+    return LinkMeasure(up, down, max(0.0, round_trip_s / 2 - fixed_s) * 1e3, fixed_s * 1e3, receive_s * 1e9)
 
 
-def _link_outcome(cluster: Cluster, name: str) -> LinkMeasure | LaunchError:
-    provider = next(provider for provider in cluster.providers if provider.name == name)
+def _link_outcome(cluster: Cluster, measured: Outcome) -> LinkMeasure | LaunchError:
+    provider = next(provider for provider in cluster.providers if provider.name == measured.name)
     try:
-        return measure_link(provider)
+        return measure_link(provider, measured.detail["threads"])
     except LaunchError as error:
         return error
 
@@ -187,6 +203,8 @@ def _joined(outcome: Outcome, link: LinkMeasure | LaunchError | None) -> Outcome
         return replace(outcome, ok=False, text=f"{outcome.text}; {link}")
     rates = f"{link.uplink_mbps:.1f} up, {link.downlink_mbps:.1f} down Mbit/s"
     delays = f"latency {link.latency_ms:.2f} ms, {link.fixed_ms * 1e3:.0f} us a message"
+    if link.receive_ms_per_mb:
+        delays += f", {link.receive_ms_per_mb:.1f} ms of computing lost for each MB that comes"
     return replace(outcome, text=f"{outcome.text}; {rates}, {delays}")
 
 
@@ -205,6 +223,7 @@ def _measured(cluster: Cluster, outcomes: list[Outcome], links: dict[str, Any], 
                 downlink_mbps=round(link.downlink_mbps, 2),
                 latency_ms=round(link.latency_ms, 4),
                 fixed_ms=round(link.fixed_ms, 4),
+                receive_ms_per_mb=round(link.receive_ms_per_mb, 3),
             )
         providers.append(provider)
     return replace(with_keys_named(cluster), providers=tuple(providers))

@@ -12,7 +12,7 @@ from distredge.cluster.ini import Section, clip
 DEFAULT_PORT = 9100
 DEFAULT_DEPLOY_DIR = "~/distredge"
 
-_LINK_KEYS = ("uplink_mbps", "downlink_mbps", "latency_ms", "fixed_ms")
+_LINK_KEYS = ("uplink_mbps", "downlink_mbps", "latency_ms", "fixed_ms", "receive_ms_per_mb")
 REQUESTER_KEYS = ("address", "keys", *_LINK_KEYS)
 NETWORK_KEYS = ("access_point_mbps", "encryption")
 ENCRYPTION = ("auto", "on", "off")
@@ -171,7 +171,7 @@ def read_link(section: Section) -> dict[str, float]:
         found["uplink_mbps"] = found["downlink_mbps"]
     if found["downlink_mbps"] is None:
         found["downlink_mbps"] = found["uplink_mbps"]
-    for key in ("latency_ms", "fixed_ms"):
+    for key in ("latency_ms", "fixed_ms", "receive_ms_per_mb"):
         found[key] = section.number(key, "milliseconds", zero=True)
     return {key: value for key, value in found.items() if value is not None}
 

@@ -26,18 +26,20 @@ class Link:
         downlink_mbps: to the device.
         latency_s: one way.
         fixed_s: what a message costs at this end, whatever its size.
+        receive_s_per_byte: by how much each byte that comes delays what the device computes meanwhile.
     """
 
     uplink_mbps: float = inf
     downlink_mbps: float = inf
     latency_s: float = 0.0
     fixed_s: float = 0.0
+    receive_s_per_byte: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("uplink_mbps", "downlink_mbps"):
             if not getattr(self, name) > 0:
                 raise HostsError(f"a link's {name} is {getattr(self, name)}; it must be above 0")
-        for name in ("latency_s", "fixed_s"):
+        for name in ("latency_s", "fixed_s", "receive_s_per_byte"):
             value = getattr(self, name)
             if not (isfinite(value) and value >= 0):
                 raise HostsError(f"a link's {name} is {value}; it must be finite and at least 0")
@@ -118,6 +120,7 @@ def _filled(stated: Link, assumed: Link) -> Link:
         min(stated.downlink_mbps, assumed.downlink_mbps),
         stated.latency_s or assumed.latency_s,
         stated.fixed_s or assumed.fixed_s,
+        stated.receive_s_per_byte or assumed.receive_s_per_byte,
     )
 
 
@@ -127,4 +130,5 @@ def _link(device: Provider | Requester) -> Link:
         inf if device.downlink_mbps is None else device.downlink_mbps,
         device.latency_ms / 1e3,
         device.fixed_ms / 1e3,
+        device.receive_ms_per_mb / 1e9,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from distredge.sim.jit import inlined, internal
+from distredge.sim.pace import SLOWEST
 from distredge.sim.packed import Packed
 from distredge.sim.records import Floats, Records
 
@@ -36,9 +37,12 @@ def run_clock(g: Packed, w: Work, limit_s: float) -> float:
         w.peer[peer].flows_down = 0
     for device in range(d):
         w.device[device].free = 0.0
-        _next_task(w, device, w.device[device].first)
+        w.device[device].pace = 1.0
+        _next_task(g, w, device, w.device[device].first)
     flows = _start(w, w.task[0].sends, peers, 0, 0.0)
     now = _share(g, w, flows, peers, 0.0)
+    if g.slowed:
+        _slow(g, w, flows, 0.0)
     for device in range(d):
         now = min(now, w.device[device].end)
     answered = 0.0
@@ -63,9 +67,7 @@ def run_clock(g: Packed, w: Work, limit_s: float) -> float:
                 w.task[task].ready = max(w.task[task].ready, arrival)
                 w.task[task].missing -= 1
                 if w.task[task].missing == 0 and w.device[target].task == task:
-                    w.device[target].end = (
-                        max(w.device[target].free, w.task[task].ready) + w.task[task].seconds
-                    )
+                    _begin(g, w, target, task)
             behind = w.sent[sent].next
             if behind >= 0:
                 w.flow[flow].sent = behind
@@ -93,12 +95,14 @@ def run_clock(g: Packed, w: Work, limit_s: float) -> float:
                 task = w.device[device].task
                 w.task[task].end = now
                 w.device[device].free = now
-                _next_task(w, device, w.task[task].next)
+                _next_task(g, w, device, w.task[task].next)
                 before = flows
                 flows = _start(w, w.task[task].sends, peers, flows, now)
                 stale = stale or flows > before
         if stale and flows > 0:
             then = _share(g, w, flows, peers, now)
+        if g.slowed:
+            _slow(g, w, flows, now)
         for device in range(d):
             then = min(then, w.device[device].end)
         now = then
@@ -106,11 +110,42 @@ def run_clock(g: Packed, w: Work, limit_s: float) -> float:
 
 
 @inlined
-def _next_task(w: Work, device: int, task: int) -> None:
+def _next_task(g: Packed, w: Work, device: int, task: int) -> None:
     w.device[device].task = task
     w.device[device].end = np.inf
     if task >= 0 and w.task[task].missing == 0:
-        w.device[device].end = max(w.device[device].free, w.task[task].ready) + w.task[task].seconds
+        _begin(g, w, device, task)
+
+
+@inlined
+def _begin(g: Packed, w: Work, device: int, task: int) -> None:
+    """A device's present task has all that it needs, or will have when its last message is in."""
+    begin = max(w.device[device].free, w.task[task].ready)
+    w.device[device].end = begin + w.task[task].seconds
+    if g.slowed:
+        w.device[device].since = begin
+        w.device[device].left = w.task[task].seconds
+        w.device[device].end = begin + w.task[task].seconds / w.device[device].pace
+
+
+@internal
+def _slow(g: Packed, w: Work, flows: int, now: float) -> None:
+    """Bytes that come take processor time from what a device computes."""
+    for device in range(g.devices):
+        coming = 0.0
+        for flow in range(flows):
+            if w.flow[flow].target == device:
+                coming += w.flow[flow].rate
+        pace = max(SLOWEST, 1.0 - g.receive[device] * coming)
+        old = w.device[device].pace
+        if pace == old:
+            continue
+        w.device[device].pace = pace
+        if w.device[device].end < np.inf:
+            if w.device[device].since < now:
+                w.device[device].left -= old * (now - w.device[device].since)
+                w.device[device].since = now
+            w.device[device].end = w.device[device].since + w.device[device].left / pace
 
 
 @inlined

@@ -115,6 +115,10 @@ class FluidNetwork(Generic[T]):
             self._share(now)
         return min((flow.end for flow in self._flows.values()), default=inf)
 
+    def coming(self, peer: int) -> float:
+        """Bytes a second that come to a peer, as of the last `next_end`."""
+        return sum(flow.rate for (_, target), flow in self._flows.items() if target == peer)
+
     def finish(self, now: float) -> list[Sent[T]]:
         """The messages whose last byte leaves now."""
         ended = [flow for flow in self._flows.values() if flow.end <= now]

@@ -26,6 +26,7 @@ from distredge.protocol.events import (
 from distredge.protocol.provider import ProviderState
 from distredge.protocol.requester import RequesterState
 from distredge.sim.fluid import FluidNetwork, Sent
+from distredge.sim.pace import Paces, Running
 from distredge.sim.recorder import Recorder
 from distredge.sim.timeline import Timeline
 
@@ -71,6 +72,7 @@ class Replay:
         self._states: dict[int, ProviderState | RequesterState] = {REQUESTER: RequesterState(plan)}
         for device in range(len(plan.devices)):
             self._states[device] = ProviderState(plan, device)
+        self._paces = Paces(network)
         self._flows: FluidNetwork[_Message] = FluidNetwork(network)
         self._events: list[tuple[float, int, int, Event]] = []
         self._order = count()
@@ -110,6 +112,8 @@ class Replay:
     def _loop(self) -> None:
         while True:
             next_sent = self._flows.next_end(self._now)
+            if self._paces.any:
+                self._set_paces()
             next_event = self._events[0][0] if self._events else inf
             if min(next_sent, next_event) == inf:
                 return
@@ -118,15 +122,39 @@ class Replay:
                 for sent in self._flows.finish(next_sent):
                     self._arrive(sent)
             else:
-                self._now, order, peer, event = heappop(self._events)
+                when, order, peer, event = heappop(self._events)
+                if type(event) is PartFinished and not self._is_due(peer, order):
+                    continue
+                self._now = when
                 if order < 0:
                     self._dead.add(peer)
                     self._flows.drop(peer)
                 elif peer not in self._dead:
                     self._tell(peer, event)
 
-    def _at(self, when: float, peer: int, event: Event) -> None:
-        heappush(self._events, (when, next(self._order), peer, event))
+    def _at(self, when: float, peer: int, event: Event) -> int:
+        number = next(self._order)
+        heappush(self._events, (when, number, peer, event))
+        return number
+
+    def _set_paces(self) -> None:
+        """Devices compute as fast as what comes to them now lets them."""
+        for device in range(len(self._plan.devices)):
+            if self._paces.change(device, self._flows.coming(device), self._now):
+                self._plan_end(device)
+
+    def _plan_end(self, device: int) -> None:
+        running = self._paces.running[device]
+        finished = PartFinished(running.frame, running.task)
+        running.event = self._at(self._paces.end_s(device), device, finished)
+
+    def _is_due(self, device: int, event: int) -> bool:
+        """Whether a task ends with this event: not if another end was found for it since."""
+        running = self._paces.running.get(device)
+        if running is None or running.event != event:
+            return False
+        del self._paces.running[device]
+        return True
 
     def _arrive(self, sent: Sent[_Message]) -> None:
         frame, number = sent.message
@@ -151,7 +179,8 @@ class Replay:
         match instruction:
             case RunPart(frame, task):
                 self._log.started(frame, task, self._now)
-                self._at(self._now + self._task_s[task], peer, PartFinished(frame, task))
+                self._paces.running[peer] = Running(frame, task, self._task_s[task], self._now, -1)
+                self._plan_end(peer)
             case SendRows(frame, number):
                 transfer = self._plan.transfers[number]
                 self._log.queued(frame, number, self._now)

@@ -41,7 +41,8 @@ class Work(NamedTuple):
     held: Records
     """[slot, peer, range] first, last"""
     device: Records
-    """first, last, task: its first, last and present one; free, end: when the present one may begin, ends"""
+    """first, last, task: its first, last and present one; free, end: when the present one may begin, ends;
+    left, since, pace: of its seconds, what is left, by when, and how fast it goes on"""
     task: Records
     """on: its device; volume; missing: transfers not yet there; next: on the same device; sends, last_send;
     seconds, ready, end"""
@@ -76,7 +77,7 @@ def new_work(g: Packed, volumes: int) -> Work:
         owner=records((slots, d), "first last task"),
         held_count=np.zeros((slots, peers), dtype=np.int64),
         held=records((slots, peers, HELD), "first last"),
-        device=records(d, "first last task", "free end"),
+        device=records(d, "first last task", "free end left since pace"),
         task=records(tasks, "on volume missing next sends last_send", "seconds ready end"),
         sent=records(sends, "source to task next", "bytes"),
         line=np.zeros(peers * peers, dtype=np.int64),

@@ -27,10 +27,10 @@ Problems = Callable[..., PlanningProblem]
 MODELS = [model.name for model in zoo.models()]
 
 
-def with_costs(problem: PlanningProblem, access_point_mbps: float) -> Pricer:
+def with_costs(problem: PlanningProblem, access_point_mbps: float, receive_s_per_byte: float = 0.0) -> Pricer:
     """Unequal latencies, message costs and boundary costs, so that none of them can hide."""
     links = tuple(
-        replace(link, latency_s=3e-4 * (at + 1), fixed_s=1e-4)
+        replace(link, latency_s=3e-4 * (at + 1), fixed_s=1e-4, receive_s_per_byte=receive_s_per_byte)
         for at, link in enumerate(problem.network.links)
     )
     network = Network(links, Link(1000, 400, 1e-3, 2e-4), access_point_mbps)
@@ -43,7 +43,9 @@ def with_costs(problem: PlanningProblem, access_point_mbps: float) -> Pricer:
 def test_equals_replay(name: str, problem_of: Problems) -> None:
     problem = problem_of(name)
     rng = random.Random(name)
-    for pricer in (Pricer(problem), with_costs(problem, inf), with_costs(problem, 300.0)):
+    # 50 ns: a device that computes at a fifth of its speed while 125 Mbit/s come.
+    costly = with_costs(problem, inf, 5e-8), with_costs(problem, 300.0, 2e-8)
+    for pricer in (Pricer(problem), with_costs(problem, inf), with_costs(problem, 300.0), *costly):
         for _ in range(4):
             strategy = random_strategy(problem.graph, 4, rng.randint(0, 8), rng)
             if rng.random() < 0.3:
@@ -56,7 +58,8 @@ def made_up(graph: Graph, devices: int, rng: random.Random) -> PlanningProblem:
     """Random devices on random links."""
 
     def link() -> Link:
-        return Link(rng.uniform(1, 200), rng.uniform(1, 200), rng.random() / 1e3, rng.random() / 1e4)
+        up, down = rng.uniform(1, 200), rng.uniform(1, 200)
+        return Link(up, down, rng.random() / 1e3, rng.random() / 1e4, rng.choice((0.0, rng.random() / 1e7)))
 
     kinds = [SyntheticDevice(f"synthetic-{at}", 1e8 * (at + 1), 1e-5, at + 1) for at in range(devices)]
     network = Network(tuple(link() for _ in kinds), link(), rng.choice((inf, 150.0)))
