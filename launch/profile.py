@@ -37,14 +37,15 @@ class LinkMeasure:
         uplink_mbps, downlink_mbps: payload, seen from the host.
         latency_ms: one way.
         fixed_ms: what each of many small messages costs.
-        receive_ms_per_mb: by how much each megabyte that comes delays what the host computes meanwhile; 0 if
-            it has a core to spare for that.
+        send_ms_per_mb, receive_ms_per_mb: by how much each megabyte that leaves, or comes, delays what the
+            host computes meanwhile; 0 if it has a core to spare for that.
     """
 
     uplink_mbps: float
     downlink_mbps: float
     latency_ms: float
     fixed_ms: float
+    send_ms_per_mb: float
     receive_ms_per_mb: float
 
 
@@ -142,18 +143,18 @@ def _measure(endpoint: str, token: bytes, key: bytes, threads: int) -> LinkMeasu
         socket.set(option, value)
     socket.connect(endpoint)
 
-    sent_bytes = 0
+    moved = 0
 
     def tell(what: bytes, number: int) -> float:
         socket.send_multipart([token, what, str(number).encode(), b""])
         return float(socket.recv())
 
     def ask(what: bytes, number: int, payload: bytes = b"") -> float:
-        nonlocal sent_bytes
+        nonlocal moved
         began = time.perf_counter()
         socket.send_multipart([token, what, str(number).encode(), payload], copy=False)
         socket.recv_multipart(copy=False)
-        sent_bytes += len(payload)
+        moved += len(payload) or number
         return time.perf_counter() - began
 
     def rate_mbps(message: Callable[[int], float], round_trip_s: float) -> float:
@@ -176,16 +177,19 @@ def _measure(endpoint: str, token: bytes, key: bytes, threads: int) -> LinkMeasu
         fixed_s = max(0.0, time.perf_counter() - began - round_trip_s) / _STREAM
         payload = bytes(_LARGEST_BYTES)
         cores = tell(b"cores", threads + 1)
-        busy_s, sent_bytes = tell(b"clock", 0), 0
+        busy_s, moved = tell(b"clock", 0), 0
         down = rate_mbps(lambda size: ask(b"take", 0, payload[:size]), round_trip_s)
-        receive_s = (tell(b"clock", 0) - busy_s) / sent_bytes / cores if cores < threads + _SPARE else 0.0
+        receive_s = (tell(b"clock", 0) - busy_s) / moved / cores
+        busy_s, moved = tell(b"clock", 0), 0
         up = rate_mbps(lambda size: ask(b"give", size), round_trip_s)
+        send_s = (tell(b"clock", 0) - busy_s) / moved / cores
     except zmq.Again:
         raise LaunchError(f"no answer from {endpoint} over ZeroMQ; is there a firewall?") from None
     finally:
         socket.close()
         context.term()
-    return LinkMeasure(up, down, max(0.0, round_trip_s / 2 - fixed_s) * 1e3, fixed_s * 1e3, receive_s * 1e9)
+    costs = (send_s * 1e9, receive_s * 1e9) if cores < threads + _SPARE else (0.0, 0.0)
+    return LinkMeasure(up, down, max(0.0, round_trip_s / 2 - fixed_s) * 1e3, fixed_s * 1e3, *costs)
 
 
 def _link_outcome(cluster: Cluster, measured: Outcome) -> LinkMeasure | LaunchError:
@@ -204,7 +208,8 @@ def _joined(outcome: Outcome, link: LinkMeasure | LaunchError | None) -> Outcome
     rates = f"{link.uplink_mbps:.1f} up, {link.downlink_mbps:.1f} down Mbit/s"
     delays = f"latency {link.latency_ms:.2f} ms, {link.fixed_ms * 1e3:.0f} us a message"
     if link.receive_ms_per_mb:
-        delays += f", {link.receive_ms_per_mb:.1f} ms of computing lost for each MB that comes"
+        lost = f"{link.receive_ms_per_mb:.1f} and {link.send_ms_per_mb:.1f} ms"
+        delays += f", {lost} of computing lost for each MB that comes and leaves"
     return replace(outcome, text=f"{outcome.text}; {rates}, {delays}")
 
 
@@ -223,6 +228,7 @@ def _measured(cluster: Cluster, outcomes: list[Outcome], links: dict[str, Any], 
                 downlink_mbps=round(link.downlink_mbps, 2),
                 latency_ms=round(link.latency_ms, 4),
                 fixed_ms=round(link.fixed_ms, 4),
+                send_ms_per_mb=round(link.send_ms_per_mb, 3),
                 receive_ms_per_mb=round(link.receive_ms_per_mb, 3),
             )
         providers.append(provider)

@@ -40,7 +40,8 @@ class Requester:
         uplink_mbps, downlink_mbps: rates of its link, in 10^6 bits a second; None for no limit.
         latency_ms: one way, to the access point.
         fixed_ms: what a message costs at this end, whatever its size.
-        receive_ms_per_mb: by how much each megabyte that comes delays what is computed meanwhile.
+        send_ms_per_mb, receive_ms_per_mb: by how much each megabyte that leaves, or comes, delays what is
+            computed meanwhile.
         keys: folder of the keys for encrypted connections; None for the usual place of this hosts file.
     """
 
@@ -49,6 +50,7 @@ class Requester:
     downlink_mbps: float | None = None
     latency_ms: float = 0.0
     fixed_ms: float = 0.0
+    send_ms_per_mb: float = 0.0
     receive_ms_per_mb: float = 0.0
     keys: str | None = None
 
@@ -71,7 +73,8 @@ class Provider:
         threads: of the inference engine in each peer; None for all cores.
         memory_mb: what the peers of this host may use, in 10^6 bytes; None for no limit.
         profile: a name of the catalog, or the path of a measured profile.
-        uplink_mbps, downlink_mbps, latency_ms, fixed_ms, receive_ms_per_mb: as for the requester.
+        uplink_mbps, downlink_mbps, latency_ms, fixed_ms, send_ms_per_mb, receive_ms_per_mb:
+            as for the requester.
         line: where it stands in the hosts file; 0 if it comes from elsewhere.
     """
 
@@ -94,6 +97,7 @@ class Provider:
     downlink_mbps: float | None = None
     latency_ms: float = 0.0
     fixed_ms: float = 0.0
+    send_ms_per_mb: float = 0.0
     receive_ms_per_mb: float = 0.0
     line: int = field(default=0, compare=False)
 

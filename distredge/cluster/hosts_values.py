@@ -12,7 +12,8 @@ from distredge.cluster.ini import Section, clip
 DEFAULT_PORT = 9100
 DEFAULT_DEPLOY_DIR = "~/distredge"
 
-_LINK_KEYS = ("uplink_mbps", "downlink_mbps", "latency_ms", "fixed_ms", "receive_ms_per_mb")
+_COST_KEYS = ("latency_ms", "fixed_ms", "send_ms_per_mb", "receive_ms_per_mb")
+_LINK_KEYS = ("uplink_mbps", "downlink_mbps", *_COST_KEYS)
 REQUESTER_KEYS = ("address", "keys", *_LINK_KEYS)
 NETWORK_KEYS = ("access_point_mbps", "encryption")
 ENCRYPTION = ("auto", "on", "off")
@@ -171,7 +172,7 @@ def read_link(section: Section) -> dict[str, float]:
         found["uplink_mbps"] = found["downlink_mbps"]
     if found["downlink_mbps"] is None:
         found["downlink_mbps"] = found["uplink_mbps"]
-    for key in ("latency_ms", "fixed_ms", "receive_ms_per_mb"):
+    for key in _COST_KEYS:
         found[key] = section.number(key, "milliseconds", zero=True)
     return {key: value for key, value in found.items() if value is not None}
 

@@ -26,20 +26,22 @@ class Link:
         downlink_mbps: to the device.
         latency_s: one way.
         fixed_s: what a message costs at this end, whatever its size.
-        receive_s_per_byte: by how much each byte that comes delays what the device computes meanwhile.
+        send_s_per_byte, receive_s_per_byte: by how much each byte that leaves, or comes, delays what the
+            device computes meanwhile.
     """
 
     uplink_mbps: float = inf
     downlink_mbps: float = inf
     latency_s: float = 0.0
     fixed_s: float = 0.0
+    send_s_per_byte: float = 0.0
     receive_s_per_byte: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("uplink_mbps", "downlink_mbps"):
             if not getattr(self, name) > 0:
                 raise HostsError(f"a link's {name} is {getattr(self, name)}; it must be above 0")
-        for name in ("latency_s", "fixed_s", "receive_s_per_byte"):
+        for name in ("latency_s", "fixed_s", "send_s_per_byte", "receive_s_per_byte"):
             value = getattr(self, name)
             if not (isfinite(value) and value >= 0):
                 raise HostsError(f"a link's {name} is {value}; it must be finite and at least 0")
@@ -109,6 +111,12 @@ class Network:
         """`overhead_s`, indexed as `seconds_per_byte`."""
         return np.array([[self.overhead_s(a, b) for b in self._numbers] for a in self._numbers])
 
+    @cached_property
+    def costs_s_per_byte(self) -> NDArray[np.float64]:
+        """`send_s_per_byte` and `receive_s_per_byte` of each device."""
+        costs = [(link.send_s_per_byte, link.receive_s_per_byte) for link in self.links]
+        return np.array(costs, dtype=np.float64).reshape(-1, 2)
+
     @property
     def _numbers(self) -> Sequence[int]:
         return [*range(len(self.links)), REQUESTER]
@@ -120,6 +128,7 @@ def _filled(stated: Link, assumed: Link) -> Link:
         min(stated.downlink_mbps, assumed.downlink_mbps),
         stated.latency_s or assumed.latency_s,
         stated.fixed_s or assumed.fixed_s,
+        stated.send_s_per_byte or assumed.send_s_per_byte,
         stated.receive_s_per_byte or assumed.receive_s_per_byte,
     )
 
@@ -130,5 +139,6 @@ def _link(device: Provider | Requester) -> Link:
         inf if device.downlink_mbps is None else device.downlink_mbps,
         device.latency_ms / 1e3,
         device.fixed_ms / 1e3,
+        device.send_ms_per_mb / 1e9,
         device.receive_ms_per_mb / 1e9,
     )

@@ -130,13 +130,15 @@ def _begin(g: Packed, w: Work, device: int, task: int) -> None:
 
 @internal
 def _slow(g: Packed, w: Work, flows: int, now: float) -> None:
-    """Bytes that come take processor time from what a device computes."""
+    """Bytes that leave and come take processor time from what a device computes."""
     for device in range(g.devices):
-        coming = 0.0
+        lost = 0.0
         for flow in range(flows):
+            if w.flow[flow].source == device:
+                lost += g.cost[device, 0] * w.flow[flow].rate
             if w.flow[flow].target == device:
-                coming += w.flow[flow].rate
-        pace = max(SLOWEST, 1.0 - g.receive[device] * coming)
+                lost += g.cost[device, 1] * w.flow[flow].rate
+        pace = max(SLOWEST, 1.0 - lost)
         old = w.device[device].pace
         if pace == old:
             continue

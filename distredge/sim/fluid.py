@@ -115,9 +115,11 @@ class FluidNetwork(Generic[T]):
             self._share(now)
         return min((flow.end for flow in self._flows.values()), default=inf)
 
-    def coming(self, peer: int) -> float:
-        """Bytes a second that come to a peer, as of the last `next_end`."""
-        return sum(flow.rate for (_, target), flow in self._flows.items() if target == peer)
+    def rates(self, peer: int) -> tuple[float, float]:
+        """Bytes a second that leave a peer, and that come to it, as of the last `next_end`."""
+        leave = sum(flow.rate for (source, _), flow in self._flows.items() if source == peer)
+        come = sum(flow.rate for (_, target), flow in self._flows.items() if target == peer)
+        return leave, come
 
     def finish(self, now: float) -> list[Sent[T]]:
         """The messages whose last byte leaves now."""

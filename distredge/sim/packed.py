@@ -67,7 +67,7 @@ class Packed(NamedTuple):
     down: Floats
     total: float
     overhead_s: Floats  # [source, target]
-    receive: Floats  # seconds that a byte takes from what a device computes meanwhile, [device]
+    cost: Floats  # seconds that a byte takes from what a device computes meanwhile, [device, leaves or comes]
     slowed: int  # whether there are any
 
 
@@ -144,8 +144,8 @@ def _links(network: Network) -> dict[str, Any]:
         "down": _shares(down, flows),
         "total": total,
         "overhead_s": np.ascontiguousarray(network.overheads_s),
-        "receive": np.array([link.receive_s_per_byte for link in network.links], dtype=np.float64),
-        "slowed": int(any(link.receive_s_per_byte for link in network.links)),
+        "cost": network.costs_s_per_byte,
+        "slowed": int(network.costs_s_per_byte.any()),
     }
 
 

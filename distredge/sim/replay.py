@@ -138,9 +138,9 @@ class Replay:
         return number
 
     def _set_paces(self) -> None:
-        """Devices compute as fast as what comes to them now lets them."""
+        """Devices compute as fast as what leaves and comes lets them."""
         for device in range(len(self._plan.devices)):
-            if self._paces.change(device, self._flows.coming(device), self._now):
+            if self._paces.change(device, self._flows.rates(device), self._now):
                 self._plan_end(device)
 
     def _plan_end(self, device: int) -> None:

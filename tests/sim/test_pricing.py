@@ -27,10 +27,16 @@ Problems = Callable[..., PlanningProblem]
 MODELS = [model.name for model in zoo.models()]
 
 
-def with_costs(problem: PlanningProblem, access_point_mbps: float, receive_s_per_byte: float = 0.0) -> Pricer:
+def with_costs(problem: PlanningProblem, access_point_mbps: float, cost_s: float = 0.0) -> Pricer:
     """Unequal latencies, message costs and boundary costs, so that none of them can hide."""
     links = tuple(
-        replace(link, latency_s=3e-4 * (at + 1), fixed_s=1e-4, receive_s_per_byte=receive_s_per_byte)
+        replace(
+            link,
+            latency_s=3e-4 * (at + 1),
+            fixed_s=1e-4,
+            send_s_per_byte=cost_s / 2,
+            receive_s_per_byte=cost_s,
+        )
         for at, link in enumerate(problem.network.links)
     )
     network = Network(links, Link(1000, 400, 1e-3, 2e-4), access_point_mbps)
@@ -59,7 +65,8 @@ def made_up(graph: Graph, devices: int, rng: random.Random) -> PlanningProblem:
 
     def link() -> Link:
         up, down = rng.uniform(1, 200), rng.uniform(1, 200)
-        return Link(up, down, rng.random() / 1e3, rng.random() / 1e4, rng.choice((0.0, rng.random() / 1e7)))
+        costs = (0.0, 0.0), (rng.random() / 2e7, rng.random() / 1e7)
+        return Link(up, down, rng.random() / 1e3, rng.random() / 1e4, *rng.choice(costs))
 
     kinds = [SyntheticDevice(f"synthetic-{at}", 1e8 * (at + 1), 1e-5, at + 1) for at in range(devices)]
     network = Network(tuple(link() for _ in kinds), link(), rng.choice((inf, 150.0)))
