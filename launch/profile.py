@@ -18,6 +18,7 @@ from distredge.cluster.hosts import Cluster, Provider
 from distredge.cluster.hosts_writer import format_hosts
 from distredge.cluster.keys import with_keys_named
 from distredge.errors import LaunchError, ModelError
+from distredge.runtime.message_cost import measure_message_s
 from launch.fleet import Host, Outcome, Say, on_all
 from launch.session import HostSession, connection_to, open_connection, sha256, start_program
 
@@ -36,7 +37,6 @@ class LinkMeasure:
     Attributes:
         uplink_mbps, downlink_mbps: payload, seen from the host.
         latency_ms: one way.
-        fixed_ms: what each of many small messages costs.
         send_ms_per_mb, receive_ms_per_mb: by how much each megabyte that leaves, or comes, delays what the
             host computes meanwhile; 0 if it has a core to spare for that.
     """
@@ -44,7 +44,6 @@ class LinkMeasure:
     uplink_mbps: float
     downlink_mbps: float
     latency_ms: float
-    fixed_ms: float
     send_ms_per_mb: float
     receive_ms_per_mb: float
 
@@ -189,7 +188,7 @@ def _measure(endpoint: str, token: bytes, key: bytes, threads: int) -> LinkMeasu
         socket.close()
         context.term()
     costs = (send_s * 1e9, receive_s * 1e9) if cores < threads + _SPARE else (0.0, 0.0)
-    return LinkMeasure(up, down, max(0.0, round_trip_s / 2 - fixed_s) * 1e3, fixed_s * 1e3, *costs)
+    return LinkMeasure(up, down, max(0.0, round_trip_s / 2 - fixed_s) * 1e3, *costs)
 
 
 def _link_outcome(cluster: Cluster, measured: Outcome) -> LinkMeasure | LaunchError:
@@ -206,7 +205,7 @@ def _joined(outcome: Outcome, link: LinkMeasure | LaunchError | None) -> Outcome
     if isinstance(link, LaunchError):
         return replace(outcome, ok=False, text=f"{outcome.text}; {link}")
     rates = f"{link.uplink_mbps:.1f} up, {link.downlink_mbps:.1f} down Mbit/s"
-    delays = f"latency {link.latency_ms:.2f} ms, {link.fixed_ms * 1e3:.0f} us a message"
+    delays = f"latency {link.latency_ms:.2f} ms, {outcome.detail['message_ms'] * 1e3:.0f} us a message"
     if link.receive_ms_per_mb:
         lost = f"{link.receive_ms_per_mb:.1f} and {link.send_ms_per_mb:.1f} ms"
         delays += f", {lost} of computing lost for each MB that comes and leaves"
@@ -220,19 +219,21 @@ def _measured(cluster: Cluster, outcomes: list[Outcome], links: dict[str, Any], 
         row, link = rows.get(provider.name), links.get(provider.name)
         if row is not None:
             place = str(folder / provider.name)
-            provider = replace(provider, profile=place, threads=row["threads"])
+            provider = replace(provider, profile=place, threads=row["threads"], fixed_ms=row["message_ms"])
         if isinstance(link, LinkMeasure):
             provider = replace(
                 provider,
                 uplink_mbps=round(link.uplink_mbps, 2),
                 downlink_mbps=round(link.downlink_mbps, 2),
                 latency_ms=round(link.latency_ms, 4),
-                fixed_ms=round(link.fixed_ms, 4),
                 send_ms_per_mb=round(link.send_ms_per_mb, 3),
                 receive_ms_per_mb=round(link.receive_ms_per_mb, 3),
             )
         providers.append(provider)
-    return replace(with_keys_named(cluster), providers=tuple(providers))
+    requester = cluster.requester
+    if not requester.fixed_ms:
+        requester = replace(requester, fixed_ms=round(1e3 * measure_message_s(), 4))
+    return replace(with_keys_named(cluster), providers=tuple(providers), requester=requester)
 
 
 def _heading(model: Path) -> str:

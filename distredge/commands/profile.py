@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from distredge.commands.progress import progress
+    from distredge.runtime.message_cost import measure_message_s
     from distredge.runtime.profiling import measure_profile
 
     model = load(args, args.model)
@@ -50,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         profile = measure_profile(
             model, threads=args.threads, budget_s=args.budget_s, device=args.name, progress=tell
         )
+        show("measuring messages", 0, 1)
+        message_ms = 1e3 * measure_message_s()
     took = time.perf_counter() - start
     output = args.output or f"{Path(args.model).stem}.profile.json"
     profile.save(output)
@@ -58,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
         plot_profile(profile, args.plot)
     row = {"output": output, "took_s": round(took, 2), **_summary(profile, model.graph)}
+    row["message_ms"] = round(message_ms, 4)
     if args.json:
         print(json.dumps(row))
     else:
@@ -65,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
             f"{output}: {row['segments']} segments at {row['row_counts']} row counts in {took:.1f} s\n"
             f"  all segments one after the other {row['seconds'] * 1e3:.1f} ms, spread {row['spread']:.1%}\n"
             f"  each task {row['boundary_fixed_s'] * 1e6:.0f} us, each megabyte that it takes or gives "
-            f"{row['boundary_s_per_byte'] * 1e12:.0f} us"
+            f"{row['boundary_s_per_byte'] * 1e12:.0f} us\n"
+            f"  each message {message_ms * 1e3:.0f} us: `fixed_ms = {message_ms:.3f}` in a hosts file"
         )
     return 0
 

@@ -15,6 +15,7 @@ from distredge.graph.importer import Model, load_model
 from distredge.plan.policy import Device, PlanningProblem
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
+from distredge.runtime.message_cost import measure_message_s
 from distredge.runtime.profiling import _fit, find_segments, measure_profile
 from distredge.sim.pricing import Pricer
 
@@ -62,3 +63,7 @@ def test_boundary_costs_are_never_below_zero() -> None:
     assert _fit([]) == (0.0, 0.0)
     falling = np.array(_fit([(1.0, 1e6, 3e-3), (1.0, 4e6, 1e-3)]))
     assert (falling >= 0).all()
+
+
+def test_a_message_costs_a_fraction_of_a_millisecond() -> None:
+    assert 1e-6 < measure_message_s() < 1e-2
