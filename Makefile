@@ -46,11 +46,12 @@ hostile: $(STAMP) ## hostile input against running peers and decoders; SECONDS=6
 test-hosts: $(STAMP) ## from a hosts file to answers on four emulated hosts, and the guide's steps; as root (some minutes)
 	@DISTREDGE_TEST_HOSTS=1 $(PY) -m pytest tests/launch/test_four_hosts.py
 
-check: $(STAMP) ## lint, formatting, types, import contracts
+check: $(STAMP) ## lint, formatting, types, import contracts, documented error messages
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports
+	@$(PY) -m pytest -q --no-header tests/docs/test_troubleshooting.py
 
 docs: $(STAMP) ## build the documentation into site/; warnings are errors
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict

@@ -56,8 +56,9 @@ def test_a_new_message_is_found_wherever_it_is(monkeypatch: pytest.MonkeyPatch, 
     (tmp_path / "distredge").mkdir()
     (tmp_path / "distredge" / "new.py").write_text(SAMPLE)
     monkeypatch.setattr(messages, "ROOT", tmp_path)
+    monkeypatch.setattr(messages, "templates_by_file", templates_by_file.__wrapped__)
     assert isinstance(Source.read(tmp_path / "distredge" / "new.py").tree, ast.Module)
-    assert sorted(templates_by_file()["distredge/new.py"]) == [
+    assert sorted(messages.templates_by_file()["distredge/new.py"]) == [
         "a message about … and … more of it",
         "a plain message of ours",
         "handed to a helper that raises",
