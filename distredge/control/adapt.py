@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from distredge.control.estimates import Estimates
+from distredge.control.replan import plans_ahead, replan
 from distredge.plan.policy import PlanningProblem, get_policy
 from distredge.plan.strategy import Strategy
 from distredge.runtime.tally import Review
@@ -23,16 +24,32 @@ CONFIRMED = 2
 """Reviews in a row that must see a change."""
 SETTLED_S = 1.5
 """After a switch: until what is measured is the new plan's alone."""
-BUDGET_S = 0.3
+THOROUGH_S = 1.0
+"""For a second look at what was decided at once."""
+AHEAD_S = 1.0
+"""For plans for changes that have not happened."""
 REMEMBERED = 3
 """Strategies that were in use before and are looked at again: conditions often come back."""
 
 Search = Callable[[PlanningProblem, Strategy], Strategy]
+Quick = Callable[[PlanningProblem, Strategy, tuple[Strategy, ...]], Strategy]
+Ahead = Callable[[PlanningProblem, Strategy], tuple[Strategy, ...]]
 
 
-def search_from(problem: PlanningProblem, strategy: Strategy) -> Strategy:
-    """The `search` policy, from the strategy in use."""
-    return get_policy("search", starts=(strategy,), threads=1).find_strategy(problem)
+def quick(problem: PlanningProblem, strategy: Strategy, spare: tuple[Strategy, ...]) -> Strategy:
+    """`replan`: decided at once."""
+    return replan(problem, strategy, spare=spare)
+
+
+def thorough(problem: PlanningProblem, strategy: Strategy) -> Strategy:
+    """The `search` policy with more time, from the strategy in use."""
+    search = get_policy("search", starts=(strategy,), threads=1)
+    return search.find_strategy(replace(problem, budget_s=THOROUGH_S))
+
+
+def look_ahead(problem: PlanningProblem, strategy: Strategy) -> tuple[Strategy, ...]:
+    """`plans_ahead` with little time."""
+    return plans_ahead(problem, strategy, AHEAD_S)
 
 
 class Adaptation:
@@ -42,9 +59,14 @@ class Adaptation:
     says that the best plan for it gains more than a switch costs. So a plan is not left for noise, nor again
     for what was measured under the one before.
 
+    A change is decided at once, from the strategy in use, those in use before, and those made ahead. When the
+    next reviews are quiet, there is one longer search, held to the same gain, and then time to look ahead.
+
     Args:
         problem: what the session's plan was found for.
-        search: finds another strategy; the problem's budget is short.
+        quick: finds another strategy at once, given spare ones to start from.
+        search: looks longer.
+        ahead: makes strategies for changes that may come.
         clock: seconds.
 
     Attributes:
@@ -55,13 +77,17 @@ class Adaptation:
         self,
         problem: PlanningProblem,
         *,
-        search: Search = search_from,
+        quick: Quick = quick,
+        search: Search = thorough,
+        ahead: Ahead = look_ahead,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.estimates = Estimates(problem)
         self.switches = 0
-        self._search, self._clock = search, clock
+        self._quick, self._search, self._look_ahead, self._clock = quick, search, ahead, clock
         self._planned = problem
+        self._spare: tuple[Strategy, ...] | None = None
+        self._is_hasty = False
         self._used: list[Strategy] = []
         self._seen = 0
         self._reviewed_s = self._switched_s = clock()
@@ -75,16 +101,31 @@ class Adaptation:
         self.estimates.take(review, interval_s)
         if self.estimates.change_since(self._planned) < NOISE:
             self._seen = 0
-            return None
+            return self._use_the_quiet(review)
         self._seen += 1
         return self._decide(review) if self._seen >= CONFIRMED else None
 
     def _decide(self, review: Review) -> Strategy | None:
-        self._planned = self.estimates.problem
+        problem = self._planned = self.estimates.problem
         self._seen = 0
-        problem = replace(self._planned, budget_s=BUDGET_S)
+        self._is_hasty = True
+        spare = (*self._used, *(self._spare or ()))
+        return self._better(review, problem, self._quick(problem, review.plan.strategy, spare))
+
+    def _use_the_quiet(self, review: Review) -> Strategy | None:
+        """Thinks again about what was decided in haste, and ahead of what may come."""
+        problem, old = self.estimates.problem, review.plan.strategy
+        if self._is_hasty:
+            self._is_hasty, self._spare = False, None
+            return self._better(review, problem, self._search(problem, old))
+        if self._spare is None:
+            self._spare = self._look_ahead(problem, old)
+        return None
+
+    def _better(self, review: Review, problem: PlanningProblem, proposed: Strategy) -> Strategy | None:
+        """The best of a proposed strategy and those known, if it gains enough."""
         pricer, old = Pricer(problem), review.plan.strategy
-        candidates = dict.fromkeys([self._search(problem, old), *self._used, old])
+        candidates = dict.fromkeys([proposed, *self._used, old])
         # What counts is how the session is used: one frame at a time, or a stream.
         rates = {each: _rate(pricer, each, review.in_flight) for each in candidates}
         found = max(rates, key=rates.__getitem__)

@@ -26,8 +26,16 @@ def best(asked: PlanningProblem) -> Strategy:
     return get_policy("search", evaluations=6000).find_strategy(asked)
 
 
-def quick(asked: PlanningProblem, strategy: Strategy) -> Strategy:
-    return get_policy("search", evaluations=3000, starts=(strategy,)).find_strategy(asked)
+def quick(asked: PlanningProblem, strategy: Strategy, spare: tuple[Strategy, ...]) -> Strategy:
+    return get_policy("search", evaluations=1500, starts=(strategy, *spare)).find_strategy(asked)
+
+
+def longer(asked: PlanningProblem, strategy: Strategy) -> Strategy:
+    return get_policy("search", evaluations=6000, starts=(strategy,)).find_strategy(asked)
+
+
+def ahead(asked: PlanningProblem, strategy: Strategy) -> tuple[Strategy, ...]:
+    return (quick(slower_link(asked, 0, 50.0), strategy, ()),)
 
 
 def slower_link(asked: PlanningProblem, device: int, mbps: float) -> PlanningProblem:
@@ -65,7 +73,7 @@ class Loop:
         self.now = 0.0
         self.rng = random.Random(1)
         self.strategy = best(BASE)
-        self.adaptation = Adaptation(BASE, search=quick, clock=lambda: self.now)
+        self.adaptation = Adaptation(BASE, quick=quick, search=longer, ahead=ahead, clock=lambda: self.now)
 
     def run(self, truth: PlanningProblem, seconds: int, noise: float = 0.05) -> None:
         for _ in range(seconds):
@@ -116,3 +124,30 @@ def test_numbers_without_sense_are_ignored() -> None:
     assert estimates.problem == BASE
     estimates.take(replace(review, transit_s=dict.fromkeys(review.transit_s, -1.0)))
     assert estimates.change_since(BASE) < 1.2
+
+
+def test_a_hasty_decision_is_thought_over_once_in_the_next_quiet_moment() -> None:
+    """At once the plan stays; the longer search finds a better one, and is not asked again."""
+    truth, asked = CHANGES["a link falls to a tenth"], list[str]()
+    good = best(truth)
+
+    def hasty(problem: PlanningProblem, strategy: Strategy, spare: tuple[Strategy, ...]) -> Strategy:
+        asked.append("quick")
+        return strategy
+
+    def search(problem: PlanningProblem, strategy: Strategy) -> Strategy:
+        asked.append("search")
+        return good
+
+    def look(problem: PlanningProblem, strategy: Strategy) -> tuple[Strategy, ...]:
+        asked.append("ahead")
+        return ()
+
+    loop = Loop()
+    loop.adaptation = Adaptation(BASE, quick=hasty, search=search, ahead=look, clock=lambda: loop.now)
+    loop.run(BASE, 3, noise=0.01)
+    assert asked == ["ahead"]
+    loop.run(truth, 4, noise=0.01)
+    assert asked == ["ahead", "quick", "search"]
+    assert loop.strategy == good
+    assert loop.adaptation.switches == 1
