@@ -24,6 +24,8 @@ from distredge.view.snapshot import (
 WINDOW_S = 3.0
 """What `the latest seconds` are."""
 EVENTS_KEPT = 200
+Ends = tuple[int, int]
+"""Numbers of who sends and who receives, as in a plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,15 @@ class Counts:
     in_flight: int
 
 
+def frame_bytes(plan: ExecutionPlan) -> dict[Ends, int]:
+    """What a frame sends from one end to another, in order of the ends."""
+    found: dict[Ends, int] = {}
+    for transfer in sorted(plan.transfers, key=lambda each: (each.source, each.target)):
+        ends = transfer.source, transfer.target
+        found[ends] = found.get(ends, 0) + plan.transfer_bytes(transfer)
+    return found
+
+
 class Watch:
     """The latest snapshot of one session. One thread calls `take`, any may read `latest`.
 
@@ -89,6 +100,7 @@ class Watch:
         self._busy: deque[tuple[float, list[float]]] = deque()
         self._answered_s, self._frames = float("-inf"), 0
         self._plan: PlanView | None = None
+        self._frame_bytes: dict[Ends, int] = {}
 
     def look(self) -> list[Snapshot]:
         """The latest snapshot, if there is one."""
@@ -135,6 +147,7 @@ class Watch:
             self._plan = None
         elif self._plan is None or counts.epoch != self._plan.epoch:
             self._plan = plan_view(counts.plan, counts.epoch)
+            self._frame_bytes = frame_bytes(counts.plan)
             volumes = len(self._plan.volumes)
             shares = shares_text(counts.plan.strategy, counts.plan.devices)
             text = f"plan {counts.epoch}, {volumes} volume{'s' * (volumes > 1)}: {shares}"
@@ -176,13 +189,10 @@ class Watch:
         plan = counts.plan
         if plan is None:
             return ()
-        frame_bytes: dict[tuple[int, int], int] = {}
-        transit_s: dict[tuple[int, int], float] = {}
-        for transfer in plan.transfers:
-            ends = transfer.source, transfer.target
-            frame_bytes[ends] = frame_bytes.get(ends, 0) + plan.transfer_bytes(transfer)
-            if transfer.id in counts.transit_s:
-                transit_s[ends] = max(transit_s.get(ends, 0.0), counts.transit_s[transfer.id])
+        transit_s: dict[Ends, float] = {}
+        for number, seconds in counts.transit_s.items():
+            ends = plan.transfers[number].source, plan.transfers[number].target
+            transit_s[ends] = max(transit_s.get(ends, 0.0), seconds)
         return tuple(
             LinkView(
                 end_name(source, plan.devices),
@@ -192,7 +202,7 @@ class Watch:
                 self._limit_mbps(source, target),
                 1e3 * transit_s[source, target] if (source, target) in transit_s else None,
             )
-            for (source, target), size in sorted(frame_bytes.items())
+            for (source, target), size in self._frame_bytes.items()
         )
 
     def _limit_mbps(self, source: int, target: int) -> float | None:
