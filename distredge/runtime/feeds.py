@@ -45,7 +45,7 @@ def check_feed(infos: Sequence[InputInfo], feed: Any) -> dict[str, Array]:
 
     Args:
         infos: the model's inputs.
-        feed: arrays by name; one array alone for a model with one input.
+        feed: arrays, or lists of numbers, by name; one array alone for a model with one input.
 
     Raises:
         InputError: a name, a shape or a dtype is wrong; one clear line.
@@ -69,7 +69,7 @@ def check_feed(infos: Sequence[InputInfo], feed: Any) -> dict[str, Array]:
         if info.kind:
             arrays[info.name] = _plain(feed[info.name])
             continue
-        array = np.asarray(feed[info.name])
+        array = _as_array(info, feed[info.name])
         _check_dtype(info, array)
         if array.dtype.kind == "U":
             array = array.astype(object)
@@ -83,6 +83,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [np.ascontiguousarray(item) if np.ndim(item) else np.asarray(item) for item in value]
     return value if value is None else np.asarray(value)
+
+
+def _as_array(info: InputInfo, value: Any) -> Array:
+    """A list has no dtype of its own, so that it takes the input's."""
+    wanted = numpy_dtype(info.dtype)
+    if not isinstance(value, list | tuple):
+        return np.asarray(value)
+    try:
+        return np.asarray(value, dtype=None if wanted.kind == "O" else wanted)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(
+            f"input {info.name!r} is a list that makes no array of {info.dtype}: {error}; give an array",
+            input=info.name,
+        ) from None
 
 
 def _check_dtype(info: InputInfo, array: Array) -> None:

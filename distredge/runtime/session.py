@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 from distredge.cluster.hosts import Cluster, load_hosts
 from distredge.cluster.network import Network
 from distredge.errors import HostsError, InputError
-from distredge.graph.importer import Model, load_model, model_inputs
+from distredge.graph.importer import InputInfo, Model, load_model, model_inputs
+from distredge.graph.outputs import described_outputs
 from distredge.graph.simplify import declared_outputs, read_proto
 from distredge.plan.execution import ExecutionPlan
 from distredge.plan.policy import Policy, get_policy
@@ -159,8 +160,12 @@ class InferenceSession:
         return [NodeArg.of(info) for info in self._inputs]
 
     def get_outputs(self) -> list[NodeArg]:
-        """The model's outputs, likewise."""
-        return [NodeArg.of(info) for info in self._outputs]
+        """The model's outputs, likewise; shapes that the file leaves out are inferred."""
+        return [NodeArg.of(info) for info in self._described_outputs]
+
+    @cached_property
+    def _described_outputs(self) -> tuple[InputInfo, ...]:
+        return described_outputs(self._source)
 
     def get_modelmeta(self) -> ModelMetadata:
         """What the model's file says of itself."""
@@ -170,12 +175,15 @@ class InferenceSession:
         """One name, which stands for all that the peers compute with."""
         return ["DistrEdgeExecutionProvider"]
 
-    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Array]:
+    def run(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], run_options: Any = None
+    ) -> list[Array]:
         """Computes one frame.
 
         Args:
-            output_names: which outputs, in which order; None for all.
-            input_feed: an array for each input.
+            output_names: which outputs, in which order; None or an empty list for all.
+            input_feed: an array, or a list of numbers, for each input.
+            run_options: taken as onnxruntime's class takes them, and not used.
 
         Raises:
             InputError: a name, shape or dtype is wrong.
@@ -183,6 +191,7 @@ class InferenceSession:
                 and the session is over.
             PeerError: a peer failed; the session is over.
         """
+        del run_options
         wanted = self._wanted(output_names)
         feed = check_feed(self._inputs, input_feed)
         with self._resources.working() as client:
@@ -408,7 +417,7 @@ class InferenceSession:
         return Client(peers, timeout_s=timeout_s, own=own)
 
     def _wanted(self, output_names: Sequence[str] | None) -> list[int] | None:
-        if output_names is None:
+        if not output_names:
             return None
         names = [info.name for info in self._outputs]
         for name in output_names:

@@ -72,6 +72,13 @@ def test_inputs_and_outputs_are_described_as_onnxruntime_does(session: Inference
         assert [(a.name, a.type, a.shape) for a in own] == [(b.name, b.type, b.shape) for b in other]
 
 
+def test_output_shapes_that_the_file_leaves_out_are_inferred(cache: Path) -> None:
+    reference = onnxruntime.InferenceSession(open_model(), providers=["CPUExecutionProvider"])
+    with InferenceSession(open_model(), local_peers=1, cache_dir=cache) as session:
+        assert session.get_outputs()[0].shape[0] == "batch"
+        assert [a.shape for a in session.get_outputs()] == [b.shape for b in reference.get_outputs()]
+
+
 def test_run_equals_the_whole_model(session: InferenceSession) -> None:
     feed = {"x0": image()}
     outputs = session.run(None, feed)
@@ -88,8 +95,15 @@ def test_run_gives_the_outputs_that_are_named(session: InferenceSession) -> None
     np.testing.assert_array_equal(second, both[1])
     swapped = session.run(names[::-1], feed)
     np.testing.assert_array_equal(swapped[0], both[1])
+    assert len(session.run([], feed)) == len(both)
     with pytest.raises(InputError, match="no output 'nope'"):
         session.run(["nope"], feed)
+
+
+def test_a_list_takes_the_dtype_of_its_input(session: InferenceSession) -> None:
+    feed = {"x0": image()}
+    listed = session.run(None, {"x0": feed["x0"].tolist()}, None)
+    np.testing.assert_array_equal(listed[0], session.run(None, feed)[0])
 
 
 @pytest.mark.parametrize(
@@ -102,6 +116,7 @@ def test_run_gives_the_outputs_that_are_named(session: InferenceSession) -> None
         ({"x0": image(21)}, "input 'x0' has shape 1x3x21x6, the model takes 1x3x20x6"),
         ({"x0": image()[0]}, "input 'x0' has shape 3x20x6, the model takes 1x3x20x6"),
         ({"x0": image()[:, :, :0]}, "input 'x0' has shape 1x3x0x6, the model takes 1x3x20x6"),
+        ({"x0": [[1.0], [1.0, 2.0]]}, "input 'x0' is a list that makes no array of float32"),
         ({"x0": "text"}, "input 'x0' has dtype <U4, the model takes float32"),
     ],
 )
