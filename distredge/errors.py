@@ -72,6 +72,10 @@ class PeerRefusedError(PeerError):
     """A peer does not accept this process's key, or is not the one whose key is known; `peer` names it."""
 
 
+class WedgedError(DistrEdgeError):
+    """A peer's computation never ends."""
+
+
 class ProfileError(DistrEdgeError):
     """A device profile is malformed, of another model or machine, or lacks what is asked of it."""
 

@@ -195,6 +195,10 @@ class HostedPlan:
         """Whether a part is over before another thread would have begun."""
         return self._cost_s[task] < QUICK_S
 
+    def usual_s(self, task: int) -> float:
+        """Seconds that a part takes; infinity before it has been run."""
+        return self._cost_s[task]
+
     def run(self, frame: int, task: int) -> None:
         """Computes a part. Raises whatever goes wrong in it."""
         start = time.monotonic()

@@ -158,7 +158,11 @@ class Peer:
         os.eventfd_write(self._wake, 1)
 
     def serve(self) -> None:
-        """Works until `stop`, or until the parent ends."""
+        """Works until `stop`, or until the parent ends.
+
+        Raises:
+            WedgedError: a computation never ends.
+        """
         while not self._is_over:
             ready = dict(self._poller.poll(self._patience_ms()))
             if self._wake in ready:
@@ -202,6 +206,7 @@ class Peer:
     def _tick(self, now: float) -> None:
         if self._lifeline is not None and self._lifeline.is_cut():
             self._is_over = True
+        self._plans.runner.check_progress(now)
         self._plans.neighbours.check(now)
         probe = now >= self._next_probe_s
         if probe:

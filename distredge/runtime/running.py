@@ -6,8 +6,9 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from math import inf
 
-from distredge.errors import ProtocolError
+from distredge.errors import ProtocolError, WedgedError
 from distredge.plan.execution import REQUESTER
 from distredge.protocol.events import ForgetFrame, Instruction, RejectRows, RunPart, SendRows
 from distredge.protocol.messages import Buffer
@@ -22,6 +23,13 @@ from distredge.runtime.trace import TraceEvent
 from distredge.runtime.transport import RowsFields, rows_header, size_of
 
 _LOG = logging.getLogger(__name__)
+
+WEDGED_S, WEDGED_TIMES, WEDGED_FIRST_S = 15.0, 50.0, 300.0
+"""A part that takes so many seconds and so many times as long as it has taken before will never end; nor
+will one that takes so long when it has never been run."""
+LOOK_S = 1.0
+"""At most so much counts from one look at the compute thread to the next: a process that was stopped for a
+while is none the worse for it."""
 
 
 class FrameRunner:
@@ -49,6 +57,9 @@ class FrameRunner:
         # that began before.
         jobs = FairQueue[tuple[HostedPlan, RunPart]](lambda job: job[0].session, lambda job: job[1].frame)
         self._compute = WorkThread("compute", self._compute_part, jobs)
+        self._computing: tuple[HostedPlan, RunPart] | None = None
+        self._looked_at: tuple[HostedPlan, RunPart] | None = None
+        self._looked_s = self._computing_s = 0.0
 
     def close(self) -> None:
         """Ends the thread."""
@@ -154,12 +165,35 @@ class FrameRunner:
         hosted, part = job
         if hosted.is_over:
             return
+        self._computing = job
         instructions = self._run_part(hosted, part.frame, part.task)
+        self._computing = None
         if instructions and isinstance(last := instructions[-1], RunPart):
             self._compute.submit((hosted, last))
             instructions.pop()
         if instructions:
             self._mail.post(partial(self._perform, hosted, instructions))
+
+    def check_progress(self, now: float) -> None:
+        """Looks at the compute thread; to be called several times a second.
+
+        Raises:
+            WedgedError: a part will never end. Nothing can end a thread inside the engine but the process.
+        """
+        job, since_s = self._computing, now - self._looked_s
+        self._looked_s = now
+        if job is None or job is not self._looked_at:
+            self._looked_at, self._computing_s = job, 0.0
+            return
+        self._computing_s += min(since_s, LOOK_S)
+        hosted, part = job
+        usual_s = hosted.usual_s(part.task)
+        limit_s = WEDGED_FIRST_S if usual_s == inf else max(WEDGED_S, WEDGED_TIMES * usual_s)
+        if self._computing_s > limit_s:
+            raise WedgedError(
+                f"{self._name} has computed one part for {self._computing_s:.0f} s and will not get further; "
+                "it ends, so that whoever started it starts it again"
+            )
 
     def _fail(self, hosted: HostedPlan, text: str) -> None:
         tenant = self._tenants.get(hosted.session)
