@@ -36,6 +36,7 @@ HOSTS = (("0.6", 200), ("0.4", 100), ("0.3", 100), ("0.2", 50))
 BASELINES = ("coedge", "aofl", "modnn", "mednn", "deepthings", "offload")
 CHANGES = ("start", "link of h0 falls to 20 Mbit/s", "link of h0 is back", "h0 at half its share")
 PHASE_S, MET_AFTER_S, FRESH_S = 12.0, 5.0, 5.0
+SMOOTH_S = 3.0
 IN_FLIGHT = 4
 RESULTS = Path(__file__).parent / "results" / "adaptation.json"
 PICTURE = DOCUMENT.parent / "pictures" / "adaptation.png"
@@ -168,15 +169,15 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(9, 4), layout="constrained")
     for label, answered in result["timelines"].items():
-        times = [0.5 * at for at in range(2, int(2 * len(CHANGES) * PHASE_S))]
-        axes.plot(times, [rate_between(answered, t - 1.0, t) for t in times], label=label)
+        times = [0.5 * at for at in range(int(2 * SMOOTH_S), int(2 * len(CHANGES) * PHASE_S) + 1)]
+        axes.plot(times, [rate_between(answered, t - SMOOTH_S, t) for t in times], label=label)
     for number, rate in enumerate(result["fresh"]):
         begin, end = number * PHASE_S, (number + 1) * PHASE_S
         axes.hlines(rate, begin, end, colors="black", linestyles="dotted", label=None if number else "afresh")
         axes.axvline(begin, color="grey", linewidth=0.5)
         axes.text(begin + 0.2, 0.02, CHANGES[number], fontsize=7, transform=axes.get_xaxis_transform())
     axes.set_xlabel("seconds")
-    axes.set_ylabel("images a second")
+    axes.set_ylabel(f"images a second, over the last {SMOOTH_S:g} s")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8)
     path.parent.mkdir(exist_ok=True)
