@@ -230,10 +230,11 @@ def _measured(cluster: Cluster, outcomes: list[Outcome], links: dict[str, Any], 
                 receive_ms_per_mb=round(link.receive_ms_per_mb, 3),
             )
         providers.append(provider)
-    requester = cluster.requester
+    named = with_keys_named(cluster)
+    requester = named.requester
     if not requester.fixed_ms:
         requester = replace(requester, fixed_ms=round(1e3 * measure_message_s(), 4))
-    return replace(with_keys_named(cluster), providers=tuple(providers), requester=requester)
+    return replace(named, providers=tuple(providers), requester=requester)
 
 
 def _heading(model: Path) -> str:

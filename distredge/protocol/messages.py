@@ -181,6 +181,18 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class FrameFailed:
+    """A peer cannot compute a part of a frame, and has given it up; `text` is one line for the user."""
+
+    kind: ClassVar[str] = "frame_failed"
+    session: int
+    epoch: int
+    frame: int
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     """Liveness and clock; answered with Pong carrying the same number."""
 
@@ -241,6 +253,7 @@ Message = (
     | Join
     | LostNeighbour
     | Failure
+    | FrameFailed
     | Ping
     | Pong
     | GetTrace

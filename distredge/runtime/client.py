@@ -25,6 +25,7 @@ from distredge.protocol.messages import (
     BlobReady,
     Buffer,
     Failure,
+    FrameFailed,
     GetTrace,
     LostNeighbour,
     Message,
@@ -120,10 +121,9 @@ class Client:
         """Those that are not over, by epoch."""
         return {epoch: deployment.plan for epoch, deployment in self._rollout.deployments.items()}
 
-    @property
-    def finished(self) -> Mapping[int, list[Array]]:
-        """Outputs of answered frames that nobody has taken."""
-        return self._frames.finished
+    def is_over(self, frame: int) -> bool:
+        """Whether a frame is answered, or will not be."""
+        return self._frames.is_over(frame)
 
     @property
     def times(self) -> Sequence[FrameTimes]:
@@ -201,14 +201,15 @@ class Client:
 
         Raises:
             PeerLostError: nobody is left to compute it.
+            PeerError: a peer cannot compute it; other frames go on.
         """
         self.wait_any([frame])
-        return self._frames.finished.pop(frame)
+        return self._frames.take(frame)
 
     def wait_any(self, frames: Iterable[int]) -> int:
-        """One of these frames that is complete; waits until there is one. Raises as `wait`."""
+        """One of these frames that is over; waits until there is one. Raises as `pump`, and PeerLostError."""
         wanted = list(frames)
-        while not (done := [frame for frame in wanted if frame in self._frames.finished]):
+        while not (done := [frame for frame in wanted if self.is_over(frame)]):
             self.pump_for(wanted, TICK_S)
         return done[0]
 
@@ -284,6 +285,9 @@ class Client:
                 deployment = self._rollout.deployments.get(epoch)
                 if deployment is not None and about in deployment.involved:
                     self._peers.complain(epoch, at, about, text)
+            case FrameFailed(session, epoch, frame, _, text) if session == self.session:
+                name = self.names[at]
+                self.lines.fail_frame(frame, epoch, PeerError(f"peer {name} {text}", peer=name))
             case Failure(session, epoch, _, text) if session == self.session:
                 self._on_failure(at, epoch, text)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import NamedTuple
 
+from distredge.errors import PeerError
 from distredge.protocol.messages import Buffer
 from distredge.runtime.deployment import Deployment, Line
 from distredge.runtime.engine import Array, copied, from_payload, owned, to_payload
@@ -36,6 +37,7 @@ class Frames:
     Attributes:
         open: by number, in order of their submission.
         finished: outputs of answered frames, until somebody takes them.
+        failed: why frames will not be answered, likewise.
         times: of the latest answered frames.
         events: what this process sent and received, the latest.
     """
@@ -43,6 +45,7 @@ class Frames:
     def __init__(self, session: int, links: Sequence[Link]) -> None:
         self.open: dict[int, OpenFrame] = {}
         self.finished: dict[int, list[Array]] = {}
+        self.failed: dict[int, PeerError] = {}
         self.times: deque[FrameTimes] = deque(maxlen=TIMES_KEPT)
         self.events: deque[TraceEvent] = deque(maxlen=EVENTS_KEPT)
         self._session, self._links = session, links
@@ -91,9 +94,20 @@ class Frames:
         self.finished[frame] = [owned(array) for array in outputs]
         self.times.append(FrameTimes(frame, epoch, submitted_s, time.monotonic()))
 
+    def is_over(self, frame: int) -> bool:
+        """Whether a frame is answered, or will not be."""
+        return frame in self.finished or frame in self.failed
+
+    def take(self, frame: int) -> list[Array]:
+        """The outputs of a frame that is over. Raises PeerError if it failed."""
+        if (error := self.failed.pop(frame, None)) is not None:
+            raise error
+        return self.finished.pop(frame)
+
     def drop(self, frame: int) -> OpenFrame | None:
         """Gives up a frame; None if it was answered."""
         self.finished.pop(frame, None)
+        self.failed.pop(frame, None)
         return self.open.pop(frame, None)
 
     def leave(self, deployment: Deployment, frame: int) -> None:

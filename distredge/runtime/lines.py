@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
-from distredge.errors import StrategyError
+from distredge.errors import PeerError, StrategyError
 from distredge.plan.execution import ExecutionPlan
 from distredge.protocol.events import (
     AnnouncePlan,
@@ -158,6 +158,13 @@ class Lines:
         opened = self.frames.drop(frame)
         if opened is not None:
             self._tell(opened.line, FrameDropped(frame))
+
+    def fail_frame(self, frame: int, epoch: int, error: PeerError) -> None:
+        """A peer cannot compute a frame under this plan; nothing, if it runs under another one by now."""
+        opened = self.frames.open.get(frame)
+        if opened is not None and opened.line.state.epoch_of(frame) == epoch:
+            self.drop(frame)
+            self.frames.failed[frame] = error
 
     # ------------------------------------------------------------------ what peers say, and who lives
 

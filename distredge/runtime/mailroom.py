@@ -43,6 +43,11 @@ class Mailroom(Protocol):
         ...
 
 
+def in_one_line(text: str) -> str:
+    """What is told to a user: on one line, and no novel."""
+    return " ".join(text.split())[:1000]
+
+
 def fail_plan(mail: Mailroom, tenant: Tenant, hosted: HostedPlan, text: str) -> None:
     """A plan cannot be used (any more); its requester is told so once."""
     if not hosted.is_over:

@@ -42,6 +42,7 @@ from distredge.runtime.blobs import CHUNK_BYTES, BlobStore, Replies
 from distredge.runtime.compute import DutyCycle
 from distredge.runtime.guard import Guard
 from distredge.runtime.lifeline import Lifeline
+from distredge.runtime.mailroom import in_one_line
 from distredge.runtime.plans import PlanHost
 from distredge.runtime.tenant import Tenant
 from distredge.runtime.transport import RowsFields, bind_router, is_readable, receive, receive_known
@@ -253,7 +254,7 @@ class Peer:
 
     def fail(self, tenant: Tenant, text: str, epoch: int = -1) -> None:
         """Tells a session's requester what went wrong, in one line."""
-        self.tell(tenant, Failure(tenant.session, epoch, self.name, " ".join(text.split())[:1000]))
+        self.tell(tenant, Failure(tenant.session, epoch, self.name, in_one_line(text)))
 
     def send(self, tenant: Tenant, header: bytes, payload: Buffer | None) -> None:
         """To a session's requester; if it has gone, the session is over."""

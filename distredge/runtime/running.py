@@ -11,13 +11,13 @@ from math import inf
 from distredge.errors import ProtocolError, WedgedError
 from distredge.plan.execution import REQUESTER
 from distredge.protocol.events import ForgetFrame, Instruction, RejectRows, RunPart, SendRows
-from distredge.protocol.messages import Buffer
+from distredge.protocol.messages import Buffer, FrameFailed
 from distredge.runtime.compute import WorkThread
 from distredge.runtime.engine import to_payload
 from distredge.runtime.fair import FairQueue
 from distredge.runtime.hosted import HostedPlan
 from distredge.runtime.link import WAITING_BYTES
-from distredge.runtime.mailroom import Mailroom, fail_plan
+from distredge.runtime.mailroom import Mailroom, fail_plan, in_one_line
 from distredge.runtime.tenant import Tenant
 from distredge.runtime.trace import TraceEvent
 from distredge.runtime.transport import RowsFields, rows_header, size_of
@@ -156,9 +156,18 @@ class FrameRunner:
             hosted.run(frame, task)
         except Exception as error:
             text = f"cannot compute task {task} of the plan: {error}"
-            self._mail.post(partial(self._fail, hosted, text))
+            self._mail.post(partial(self._give_up, hosted, frame, task, text))
             return []
         return hosted.finished(frame, task)
+
+    def _give_up(self, hosted: HostedPlan, frame: int, task: int, text: str) -> None:
+        """A frame's data is not what a part can compute; other frames go on."""
+        tenant = self._tenants.get(hosted.session)
+        if tenant is None or hosted.is_over:
+            return
+        failed = FrameFailed(hosted.session, hosted.epoch, frame, self._name, in_one_line(text))
+        self._mail.tell(tenant, failed)
+        self._perform(hosted, [*hosted.drop(frame), *hosted.finished(frame, task)])
 
     def _compute_part(self, job: tuple[HostedPlan, RunPart]) -> None:
         """In the compute thread. The next part begins at once; everything else is the I/O thread's."""

@@ -189,7 +189,8 @@ class InferenceSession:
             InputError: a name, shape or dtype is wrong.
             PeerLostError: no peer is left, and none comes back for a while. Without `recover`: one is lost,
                 and the session is over.
-            PeerError: a peer failed; the session is over.
+            PeerError: a peer cannot compute this frame, and other frames go on; or it failed altogether,
+                and the session is over.
         """
         del run_options
         wanted = self._wanted(output_names)

@@ -55,8 +55,15 @@ class Size:
         """A decision as a plan for these peers. Raises StrategyError if it does not fit."""
         if isinstance(decision, Strategy):
             return compile_plan(self.model.graph, decision, names, model=self.model.weights_sha256)
-        if decision.graph != self.model.graph.digest:
+        graph = self.model.graph
+        if decision.graph != graph.digest:
             raise StrategyError("the plan is for another model, or for another input shape")
+        # Peers take rows that fit the plan, and we send what the model has: they must say the same.
+        if decision != compile_plan(graph, decision.strategy, decision.devices, model=decision.model):
+            raise StrategyError(
+                "the plan is not what its strategy gives for this model: it was changed by hand, or another "
+                "version made it; make it anew with `distredge plan`"
+            )
         return decision
 
 
@@ -155,7 +162,8 @@ class Sizes:
 
     def use(self, decision: Strategy | ExecutionPlan, *, wait: bool) -> None:
         """Another decision for the latest size; see `InferenceSession.use`."""
-        size, lines = self.latest, self._client.lines
+        size, lines, names = self.latest, self._client.lines, self._client.names
+        checked = None if isinstance(decision, Strategy) else size.compiled(decision, names)
         strategy = decision if isinstance(decision, Strategy) else decision.strategy
         parked = size.parked.get(strategy) if wait else None
         if parked is not None and not parked.is_over:
@@ -163,7 +171,7 @@ class Sizes:
             size.parked.move_to_end(strategy)
             lines.use(parked)
             return
-        plan = size.compiled(decision, self._client.names)
+        plan = checked or size.compiled(decision, names)
         if wait:
             self._use(size, plan)
             self._retire_idle()

@@ -85,7 +85,7 @@ class Stream:
         """Whether the next answer is there; looks for it so long if it is not."""
         with self._resources.working() as client:
             wanted = [next(iter(self._pending))] if self._ordered and self._pending else self._pending
-            if any(frame in client.finished for frame in wanted):
+            if any(client.is_over(frame) for frame in wanted):
                 return True
             if patience_s:
                 client.pump_for(self._pending, patience_s)
@@ -95,7 +95,7 @@ class Stream:
         with self._resources.working() as client:
             frame = next(iter(self._pending)) if self._ordered else client.wait_any(self._pending)
             outputs = client.wait(frame)
-        del self._pending[frame]
+            del self._pending[frame]
         return outputs
 
     def _drop_all(self) -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 import distredge as de
-from distredge.errors import DistrEdgeError, HostsError, InputError, PolicyError, StrategyError
+from distredge.errors import DistrEdgeError, HostsError, InputError, PeerError, PolicyError, StrategyError
 from distredge.graph.importer import load_model
 from distredge.plan.compile import compile_plan
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
 from distredge.runtime.session import InferenceSession
+from tests.graph.nets import Net
 from tests.models import ModelBuilder, branches, chain, excited
 from tests.runtime.conftest import children, wait_until
 
@@ -49,8 +53,6 @@ def open_model() -> bytes:
 
 
 def onnx_model(data: bytes):
-    import onnx
-
     return onnx.load_model_from_string(data)
 
 
@@ -207,7 +209,7 @@ def test_a_stream_that_is_left_early_leaves_nothing(session: InferenceSession) -
     gc.collect()
     assert not session._client.lines.frames.open
     agree(session.run(None, {"x0": (x := image())}), whole(branches(), {"x0": x}))
-    assert not session._client.finished
+    assert not session._client.lines.frames.finished
 
 
 def test_what_the_images_raise_goes_through(session: InferenceSession) -> None:
@@ -458,3 +460,37 @@ def test_connect_reads_the_environment(cache: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("DISTREDGE_PEERS", "1")
     with de.connect(chain(), policy="equal", cache_dir=cache) as session:
         assert session.plan.devices == ("peer0",)
+
+
+def test_a_frame_that_cannot_be_computed_fails_alone(cache: Path) -> None:
+    """onnxruntime refuses an index that is out of range, and goes on; so do we, with frames in flight too."""
+    net = Net()
+    rows = net.op("Cast", "i", to=onnx.TensorProto.INT64)
+    top = net.op("Gather", net.conv("x", 2, 4), rows, axis=2)
+    data = net.model({"x": (1, 2, 16, 6), "i": (4,)}, [top])
+    pictures = [RNG.standard_normal((1, 2, 16, 6)).astype("float32") for _ in range(4)]
+    feeds = [{"x": x, "i": np.full(4, at, np.float32)} for at, x in enumerate(pictures)]
+    wrong = {**feeds[0], "i": np.full(4, 99, np.float32)}
+    with InferenceSession(data, local_peers=2, policy="equal", cache_dir=cache) as session:
+        for feed in feeds:
+            with pytest.raises(PeerError, match="cannot compute task"):
+                session.run(None, wrong)
+            agree(session.run(None, feed), whole(data, feed))
+        stream = session.stream([*feeds, wrong, *feeds], in_flight=3)
+        for feed in feeds:
+            agree(next(stream), whole(data, feed))
+        with pytest.raises(PeerError, match="cannot compute task"):
+            next(stream)
+        for outputs, feed in zip(session.stream(feeds, in_flight=4), feeds, strict=True):
+            agree(outputs, whole(data, feed))
+
+
+@pytest.mark.parametrize("change", [{"shape": (1, 3, 16, 5)}, {"dtype": "float64"}, {"shape": (1, 3, 16)}])
+def test_a_plan_that_was_changed_by_hand_is_refused(cache: Path, change: dict[str, Any]) -> None:
+    with InferenceSession(chain(), local_peers=2, policy="equal", cache_dir=cache) as session:
+        plan = session.plan
+        (name,) = plan.inputs
+        tensors = {**plan.tensors, name: replace(plan.tensors[name], **change)}
+        with pytest.raises(StrategyError, match="is not what its strategy gives for this model"):
+            session.use(replace(plan, tensors=tensors))
+        session.use(plan)
