@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ENGINE ?= $(if $(filter x86_64,$(shell uname -m)),gpu,cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-hosts backend hostile check docs format bench bench-planning bench-agreement faults chaos clean
+.PHONY: help setup demo test test-hosts backend hostile check docs format bench bench-planning bench-agreement faults chaos soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ faults: $(STAMP) ## run the state machines on a virtual clock SEEDS=20000 times,
 
 chaos: $(STAMP) ## kill and stop local peers at random under a stream of frames (three minutes)
 	@$(PY) -m benchmarks.chaos
+
+soak: $(STAMP) ## stream at full load for half an hour; memory and open files must stay as they are
+	@$(PY) -m benchmarks.soak
 
 clean: ## remove .venv, caches and outputs
 	rm -rf $(VENV) site demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
