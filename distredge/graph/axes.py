@@ -68,7 +68,7 @@ def follow(
                 # Every device that ran it would draw numbers of its own.
                 raise NotByRows(f"{op.op_type} depends on what is drawn at random")
             if touched:
-                raise NotByRows(f"{op.op_type}: its shapes depend on the data")
+                raise NotByRows("its shapes depend on the data")
             ruling, reason = rule_for(op, axes), ""
         except NotByRows as why:
             ruling = Ruling(WholeRule((None,) * len(axes)), (None,) * len(op.outputs))
@@ -118,9 +118,13 @@ def rule_for(op: Operation, axes: Axes) -> Ruling:
         ruling = builder(op, axes)
     if ruling.reduces:
         if op.opset < BROADCASTING_OPSET:
-            raise NotByRows(f"{op.op_type}: no partial results before opset {BROADCASTING_OPSET}")
+            raise NotByRows(f"no partial results before opset {BROADCASTING_OPSET}")
         return ruling
-    rows = {shape[a] for shape, a in zip(op.out_shapes, ruling.out_axes, strict=True) if a is not None}
+    rows = {
+        shape[axis]
+        for name, shape, axis in zip(op.outputs, op.out_shapes, ruling.out_axes, strict=True)
+        if name and axis is not None
+    }
     if len(rows) != 1 or rows == {0}:
         raise NotByRows(f"{op.op_type} gives outputs of different heights")
     if rows == {1}:

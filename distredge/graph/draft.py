@@ -43,6 +43,9 @@ class Draft:
         self.model = model
         graph = model.graph
         self.nodes: list[NodeProto] = list(graph.node)
+        for node in self.nodes:
+            while len(node.output) > 1 and not node.output[-1]:  # optional, and left empty
+                del node.output[-1]
         self.contents: dict[str, bytes] = {}
         self.initializers: dict[str, TensorProto] = {}
         for tensor in graph.initializer:

@@ -85,6 +85,8 @@ def channelwise(op: Operation, axes: Axes) -> Ruling:
     op.only(axes, 0)
     if op.rowed_axis(axes) == 1:
         raise NotByRows(f"{op.op_type} works along axis 1, where the rows are")
+    if not op.attributes.get("spatial", 1):
+        raise NotByRows(f"{op.op_type} has parameters for each row")
     if op.op_type == "BatchNormalization" and (len(op.outputs) > 1 or op.attributes.get("training_mode")):
         raise NotByRows("BatchNormalization in training mode takes statistics of the whole map")
     return same_rows(op, axes)
@@ -211,6 +213,9 @@ SPLITTABLE_REDUCTIONS = (
 )
 ORDER_FREE = frozenset({"ReduceMax", "ReduceMin", "GlobalMaxPool"})
 """Reductions whose result does not depend on the order of the operands, not even in the last bit."""
+_EXACT_IN_INTEGERS = ORDER_FREE | {"ReduceL1", "ReduceProd", "ReduceSum", "ReduceSumSquare"}
+"""Reductions whose partial results are integers where the operands are: nothing is divided, no root or
+logarithm taken. An overflow wraps around, in whatever order."""
 
 
 def reduced_axes(op: Operation) -> tuple[int, ...]:
@@ -238,8 +243,8 @@ def reduction(op: Operation, axes: Axes) -> Ruling:
     if op.op_type not in ORDER_FREE:
         if op.requantised:
             raise NotByRows(f"{op.op_type} in a quantised net: partial sums would round differently")
-        if op.op_type in {"ReduceMean", "GlobalAveragePool"} and not op.dtypes[0].startswith("float"):
-            raise NotByRows(f"{op.op_type} of integers rounds, so partial means do not add up")
+        if op.op_type not in _EXACT_IN_INTEGERS and not op.dtypes[0].startswith("float"):
+            raise NotByRows(f"{op.op_type} of integers rounds, so partial results do not add up")
     if op.dtypes[0] not in {"float32", "float64", "float16", "int32", "int64"}:
         raise NotByRows(f"{op.op_type} of {op.dtypes[0]} is not split")
     return Ruling(PartialRule(axes), (0,), reduces=True)
@@ -247,16 +252,31 @@ def reduction(op: Operation, axes: Axes) -> Ruling:
 
 def matmul(op: Operation, axes: Axes) -> Ruling:
     """MatMul and MatMulInteger where the row axis is not the one summed over."""
-    if any(shape is not None and prod(shape) > 1 for shape in op.shapes[2:3]):
-        raise NotByRows(f"{op.op_type} has a zero point for each row")
-    return _product(op, axes, 0, 1)
+    return _scaled_product(op, axes, (0, 2, 3), (1, 3, 4))
 
 
 def quantised_matmul(op: Operation, axes: Axes) -> Ruling:
     """By rows with one scale for all of them."""
-    if any(shape is not None and prod(shape) > 1 for shape in (*op.shapes[1:3], *op.shapes[6:8])):
+    if _one_each(op, 6, 8):
         raise NotByRows("QLinearMatMul has a scale for each row")
-    return _product(op, axes, 0, 3)
+    return _scaled_product(op, axes, (0, 1, 3), (3, 4, 6))
+
+
+def _scaled_product(op: Operation, axes: Axes, a: tuple[int, int, int], b: tuple[int, int, int]) -> Ruling:
+    """A product whose matrices have scales or zero points: (matrix, first of its parameters, behind them).
+
+    A matrix that is read by rows needs one for all of it, since the parameters come whole.
+    """
+    ruling = _product(op, axes, a[0], b[0])
+    for matrix, first, behind in (a, b):
+        if ruling.rule.axes[matrix] is not None and _one_each(op, first, behind):
+            raise NotByRows(f"{op.op_type} has a scale or zero point for each row")
+    return ruling
+
+
+def _one_each(op: Operation, first: int, behind: int) -> bool:
+    """Whether any of these parameters has more than one value."""
+    return any(shape is not None and prod(shape) > 1 for shape in op.shapes[first:behind])
 
 
 def _product(op: Operation, axes: Axes, a: int, b: int) -> Ruling:

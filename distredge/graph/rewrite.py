@@ -132,6 +132,8 @@ def _as_reduction(draft: Draft, node: NodeProto) -> list[NodeProto] | None:
         return None if shape is None else _lp(draft, node, tuple(range(2, len(shape))))
     if node.op_type not in _POOLS:
         return None
+    if node.op_type == "MaxPool" and draft.dtypes.get(node.input[0]) != "float32":
+        return None  # Integers have no GlobalMaxPool.
     shape, out, window = (
         draft.shapes.get(node.input[0]),
         draft.shapes.get(node.output[0]),
@@ -150,9 +152,7 @@ def _as_reduction(draft: Draft, node: NodeProto) -> list[NodeProto] | None:
             return _lp(draft, node, tuple(range(2, len(shape))))
         kind = "GlobalAveragePool" if node.op_type == "AveragePool" else "GlobalMaxPool"
         return [helper.make_node(kind, [node.input[0]], [node.output[0]], node.name)]
-    if node.op_type == "LpPool" or (
-        node.op_type == "MaxPool" and draft.dtypes.get(node.input[0]) != "float32"
-    ):
+    if node.op_type == "LpPool":
         return None
     # As high as the map but not as wide: pool along the width first, which keeps rows, then reduce.
     inner = NodeProto()
