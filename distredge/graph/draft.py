@@ -17,6 +17,8 @@ from distredge.graph.model import Shape
 
 INLINE_BYTES = 1024
 """Tensors smaller than this stay in the graph."""
+LIMIT_BYTES = 2**31 - 2**20
+"""Of a model and of its weights; protobuf holds no more."""
 
 _PACKED = {
     getattr(TensorProto, n)

@@ -8,10 +8,11 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from distredge.graph.draft import Draft, attributes_of
+from distredge.graph.draft import Draft, attributes_of, set_attribute
 
 _FUSED = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})
 """Operators that onnxruntime makes in ONNX's domain also for opsets that do not have them."""
+_POOLS = ("AveragePool", "MaxPool", "LpPool")
 
 
 def complete_shapes(draft: Draft) -> None:
@@ -52,8 +53,48 @@ def _unknown(draft: Draft) -> list[str]:
 
 def _infer(draft: Draft) -> None:
     draft.infer()
-    while _correct_ceil_pools(draft):
+    while _correct_dilated_pools(draft) or _correct_ceil_pools(draft):
         draft.infer()
+
+
+def _correct_dilated_pools(draft: Draft) -> bool:
+    """onnxruntime's auto_pad pads a dilated pool as if it were not dilated; ONNX's inference does not.
+
+    Such pads are written down, so that both agree; negative ones cannot be, and the pool stays as it is.
+
+    Returns:
+        Whether a pool was corrected, so that its shape and what lies behind has to be inferred again.
+    """
+    for node in draft.nodes:
+        attributes = attributes_of(node)
+        auto, dilations = attributes.get("auto_pad"), attributes.get("dilations") or [1]
+        if node.op_type not in _POOLS or auto not in ("SAME_UPPER", "SAME_LOWER") or set(dilations) == {1}:
+            continue
+        shape = draft.shapes.get(node.input[0])
+        if shape is None or node.output[0] in draft.known:
+            continue
+        kernel = attributes["kernel_shape"]
+        strides = attributes.get("strides") or [1] * len(kernel)
+        totals = [
+            (-(-size // stride) - 1) * stride + k - size
+            for size, k, stride in zip(shape[2:], kernel, strides, strict=True)
+        ]
+        begins = [int((total + (auto == "SAME_LOWER")) / 2) for total in totals]  # rounds towards zero
+        if min(totals) >= 0:
+            set_attribute(node, "auto_pad", None)
+            ends = [total - begin for total, begin in zip(totals, begins, strict=True)]
+            set_attribute(node, "pads", [*begins, *ends])
+            return True
+        sizes = [
+            (size + total - (k - 1) * dilation - 1) // stride + 1
+            for size, total, k, dilation, stride in zip(
+                shape[2:], totals, kernel, dilations, strides, strict=True
+            )
+        ]
+        for name in filter(None, node.output):
+            draft.known[name] = ((*shape[:2], *sizes), draft.dtypes[name])
+        return True
+    return False
 
 
 def _correct_ceil_pools(draft: Draft) -> bool:
@@ -63,7 +104,7 @@ def _correct_ceil_pools(draft: Draft) -> bool:
         Whether a pool's shape was corrected, so that what lies behind has to be inferred again.
     """
     for node in draft.nodes:
-        if node.op_type not in ("AveragePool", "MaxPool", "LpPool") or node.output[0] in draft.known:
+        if node.op_type not in _POOLS or node.output[0] in draft.known:
             continue
         shape, out = draft.shapes.get(node.input[0]), draft.shapes.get(node.output[0])
         attributes = attributes_of(node)

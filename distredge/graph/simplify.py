@@ -14,7 +14,8 @@ import onnxruntime
 from onnx import ModelProto, TensorProto
 
 from distredge.errors import InputError, ModelError
-from distredge.graph.draft import dtype_name
+from distredge.graph.dense import with_dense_constants
+from distredge.graph.draft import LIMIT_BYTES, dtype_name
 from distredge.graph.groupnorm import expand_group_normalisation
 from distredge.graph.model import Shape
 
@@ -24,7 +25,6 @@ DISABLED_OPTIMIZERS = ["MatMulAddFusion", "SimplifiedLayerNormFusion"]
 MatMulAddFusion turns an NHWC MatMul + Add into Reshape-Gemm-Reshape.
 """
 
-_LIMIT_BYTES = 2**31 - 2**20
 _DIMENSION_LETTERS = {3: "NCL", 4: "NCHW", 5: "NCDHW"}
 
 
@@ -61,7 +61,7 @@ def read_proto(source: str | Path | bytes, weights: bool = True) -> ModelProto:
     path = Path(source)
     if not path.is_file():
         raise ModelError(f"no model file at {path}", path=path)
-    if path.stat().st_size > _LIMIT_BYTES:
+    if path.stat().st_size > LIMIT_BYTES:
         raise ModelError(f"{path} is larger than 2 GB, which DistrEdge does not handle", path=path)
     return _parsed(path.read_bytes(), str(path), path.parent, weights)
 
@@ -76,6 +76,7 @@ def _parsed(data: bytes, where: str, folder: Path | None, weights: bool) -> Mode
         raise ModelError(f"{where} is not an ONNX model: it has no operators", source=where)
     if not weights:
         return model
+    with_dense_constants(model.graph, where)
     external = [t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]
     if external and folder is None:
         raise ModelError(
@@ -89,7 +90,7 @@ def _parsed(data: bytes, where: str, folder: Path | None, weights: bool) -> Mode
             raise ModelError(
                 f"{where}: its weights file cannot be read ({first_line(error)})", source=where
             ) from error
-    if sum(len(t.raw_data) for t in model.graph.initializer) > _LIMIT_BYTES:
+    if sum(len(t.raw_data) for t in model.graph.initializer) > LIMIT_BYTES:
         raise ModelError(
             f"{where} holds more than 2 GB of weights, which DistrEdge does not handle", source=where
         )
@@ -99,6 +100,7 @@ def _parsed(data: bytes, where: str, folder: Path | None, weights: bool) -> Mode
 def declared_inputs(model: ModelProto) -> tuple[InputInfo, ...]:
     """The inputs that a caller feeds: initializers that are listed as inputs are not."""
     constants = {tensor.name for tensor in model.graph.initializer}
+    constants |= {tensor.values.name for tensor in model.graph.sparse_initializer}
     return tuple(_info(value) for value in model.graph.input if value.name not in constants)
 
 

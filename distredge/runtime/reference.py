@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from distredge.errors import ModelError
+from distredge.graph.sourceless import START
 from distredge.runtime.engine import Array, numpy_dtype
 
 
@@ -33,9 +34,10 @@ class WholeModel:
             raise ModelError(f"onnxruntime cannot run the model: {_short(error)}") from error
 
     def run(self, feed: Mapping[str, Array]) -> list[Array]:
-        """All outputs, in the model's order."""
+        """All outputs, in the model's order. An input that only the import made is left out."""
+        given = {name: value for name, value in feed.items() if name != START}
         try:
-            outputs: list[Array] = self._session.run(None, dict(feed))
+            outputs: list[Array] = self._session.run(None, given)
         except Exception as error:  # as above
             raise ModelError(f"onnxruntime cannot run the model on this input: {_short(error)}") from error
         return outputs
@@ -99,7 +101,9 @@ def random_feed(
     feed: dict[str, Array] = {}
     for name, (shape, dtype) in inputs.items():
         kind = numpy_dtype(dtype)
-        if kind.hasobject:
+        if name == START:
+            feed[name] = np.zeros(shape, kind)
+        elif kind.hasobject:
             feed[name] = rng.integers(0, 10, shape).astype(str).astype(object)
         elif kind.kind in "iu":
             high = 256 if kind == np.dtype("uint8") else 128 if kind == np.dtype("int8") else 2

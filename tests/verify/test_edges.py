@@ -319,7 +319,7 @@ def test_a_convolution_padded_by_its_own_height_is_split_while_every_window_has_
 
 def test_a_model_that_draws_at_random_is_refused() -> None:
     model = load_model(parsed(f"a = {CONV}(x, w)  r = RandomUniformLike(a)  y = Add(a, r)"))
-    assert any("draws at random" in node.reason for node in model.graph.nodes)
+    assert any("drawn at random" in node.reason for node in model.graph.nodes)
     with pytest.raises(InputError, match="draws at random"):
         verify(model)
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import NodeProto, TensorProto
-from onnx.helper import make_node
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx.helper import make_node, make_sparse_tensor
 
+from distredge.errors import ModelError
+from distredge.graph.importer import load_model
 from tests.graph.support import Array, model_of
 from tests.verify.test_blocks import checked
 
@@ -103,3 +105,55 @@ def test_integer_products_with_zero_points(left: bool, zeros: tuple[int, ...], s
     shape = (16, 12) if left else (24, 16)
     said = reasons(nodes, ["y"], shape, UINT8, {"y": INT32}, values)
     assert bool(said) != split
+
+
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize(
+    ("op", "kernel", "stride", "dilation", "split"),
+    [
+        *[("MaxPool", 2, 2, 2, True), ("MaxPool", 3, 1, 3, True), ("AveragePool", 3, 2, 2, True)],
+        *[("LpPool", 3, 2, 2, True), ("MaxPool", 2, 3, 2, False)],
+    ],
+)
+def test_dilated_pools_that_pad_by_themselves(
+    op: str, kernel: int, stride: int, dilation: int, split: bool, auto_pad: str
+) -> None:
+    window = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "dilations": [dilation] * 2}
+    nodes = [make_node(op, ["x"], ["a"], auto_pad=auto_pad, **window), make_node("Neg", ["a"], ["y"])]
+    said = reasons(nodes, ["y"], (1, 1, 24, 12), opset=22)
+    assert said == ([] if split else ["MaxPool pads by itself in a way that is not understood"])
+
+
+def sparse_model(as_node: bool, rank_one: bool, dims: tuple[int, ...] = (4, 3, 3, 3)) -> bytes:
+    """A convolution with three weights that are not zero."""
+    at = np.array([1, 20, 100])
+    values = numpy_helper.from_array(np.array([1, 2, 3], np.float32), "w")
+    indices = at if rank_one else np.stack(np.unravel_index(at, (4, 3, 3, 3)), 1)
+    sparse = make_sparse_tensor(values, numpy_helper.from_array(indices, "at"), dims)
+    nodes = [make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])]
+    if as_node:
+        nodes.insert(0, make_node("Constant", [], ["w"], sparse_value=sparse))
+    model = ModelProto.FromString(model_of(nodes, {"x": (1, 3, 24, 10)}, ["y"]))
+    if not as_node:
+        model.graph.sparse_initializer.append(sparse)
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("as_node", [False, True])
+@pytest.mark.parametrize("rank_one", [False, True])
+def test_sparse_weights(as_node: bool, rank_one: bool) -> None:
+    model, outcome = checked(sparse_model(as_node, rank_one), peers=3, strategies=4, seed=0)
+    assert outcome.split_share == 1.0
+    assert model.graph.tensors["w"].constant
+
+
+@pytest.mark.parametrize("dims", [(2, 3, 3, 3), (4000, 3000, 3000, 3000)])
+def test_sparse_weights_that_do_not_hold_together(dims: tuple[int, ...]) -> None:
+    with pytest.raises(ModelError, match="the sparse constant 'w' cannot be read"):
+        load_model(sparse_model(False, True, dims))
+
+
+def test_a_model_without_inputs() -> None:
+    nodes = [make_node("ConstantOfShape", ["shape"], ["a"]), make_node("Conv", ["a", "w"], ["y"])]
+    values = {"shape": np.array([1, 3, 8, 8]), "w": np.ones((4, 3, 3, 3), np.float32)}
+    checked(model_of(nodes, {}, ["y"], values), peers=3, strategies=4, seed=0)
