@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from onnx import TensorProto, helper
 
 import distredge
 from distredge import cli
@@ -16,6 +17,7 @@ from distredge.commands import zoo as zoo_command
 from distredge.commands.options import named_input_shapes, parse_input_shapes
 from distredge.errors import DistrEdgeError, InputError
 from distredge.graph import zoo
+from tests.graph.support import model_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -146,6 +148,21 @@ def test_inspect_says_why_a_barrier_is_one(
     (barrier,) = json.loads(capsys.readouterr().out)["barriers"]
     assert barrier["op_type"] == "Flatten"
     assert barrier["reason"]
+
+
+def test_inspect_does_not_guess_a_shape_that_depends_on_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DISTREDGE_CACHE", str(tmp_path))
+    path = tmp_path / "found.onnx"
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("NonZero", ["a"], ["y"])]
+    path.write_bytes(model_of(nodes, {"x": (1, 3, 8, 8)}, ["y"], dtypes={"y": TensorProto.INT64}))
+    assert cli.main(["inspect", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["outputs"][0]["shape"] is None
+    assert cli.main(["inspect", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "output  y (its shape depends on the data) int64, whole" in said
+    assert "(NonZero): its shapes depend on the data" in said
 
 
 def test_inspect_refuses_what_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

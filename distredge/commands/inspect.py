@@ -65,7 +65,7 @@ def _tensor(graph: Graph, name: str) -> dict[str, Any]:
     tensor = graph.tensors[name]
     return {
         "name": name,
-        "shape": list(tensor.shape),
+        "shape": None if tensor.dynamic else list(tensor.shape),
         "dtype": tensor.dtype,
         "row_axis": tensor.row_axis,
         "rows": tensor.rows if tensor.row_axis is not None else None,
@@ -100,8 +100,8 @@ def _text(facts: dict[str, Any]) -> str:
 
 
 def _tensor_text(tensor: dict[str, Any]) -> str:
-    shape = "x".join(str(size) for size in tensor["shape"])
-    axis = tensor["row_axis"]
+    sizes, axis = tensor["shape"], tensor["row_axis"]
+    shape = "(its shape depends on the data)" if sizes is None else "x".join(map(str, sizes))
     split = "whole" if axis is None else f"{tensor['rows']} rows along axis {axis}"
     return f"{tensor['name']} {shape} {tensor['dtype']}, {split}"
 

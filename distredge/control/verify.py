@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import isfinite
@@ -127,6 +127,7 @@ def verify(
     del whole
     exact = ExactReference(model, feeds)
     sessions = PartSessions(model.onnx, model.weights.parent)
+    partials = {name for name, tensor in graph.tensors.items() if tensor.partial_of is not None}
     names = [f"peer{at}" for at in range(peers)]
     counts: Counter[str] = Counter()
     worst, most, most_total, wrong = Difference(0.0, 0.0), 0, 0, ""
@@ -143,7 +144,7 @@ def verify(
             raise VerifyError(
                 f"strategy {done + 1} of seed {seed} fails: {error}", strategy=strategy, seed=seed
             ) from error
-        sent = reduction_bytes(plan)
+        sent = reduction_bytes(plan, partials)
         # Parts add up line by line, also where one device has all the rows.
         reduces = any(node.form == "partial" for part in plan.parts.values() for node in part.nodes)
         tolerance = max(least, REDUCTION_TOLERANCE) if reduces else least
@@ -248,11 +249,11 @@ def _is_faint(output: Array) -> bool:
     return 0 < float(np.abs(output).max()) < FAINT
 
 
-def reduction_bytes(plan: ExecutionPlan) -> dict[int, int]:
-    """Bytes of partial results that each device sends for one frame."""
+def reduction_bytes(plan: ExecutionPlan, partials: Collection[str]) -> dict[int, int]:
+    """Bytes of partial results, which are in these tensors, that each device sends for one frame."""
     sent = dict.fromkeys(range(len(plan.devices)), 0)
     for transfer in plan.transfers:
-        if transfer.source != REQUESTER and transfer.tensor.endswith(".partials"):
+        if transfer.source != REQUESTER and transfer.tensor in partials:
             sent[transfer.source] += plan.transfer_bytes(transfer)
     return sent
 

@@ -10,6 +10,7 @@ from onnx import NodeProto
 from distredge.graph.axes import Rowing
 from distredge.graph.draft import Draft, attributes_of, node_inputs
 from distredge.graph.model import Graph, Node, Shape, Tensor
+from distredge.graph.names import names_of, partials_mark
 from distredge.graph.operation import Operation
 from distredge.graph.rules import WholeRule
 from distredge.graph.windows import macs
@@ -58,6 +59,7 @@ def _operation(
 def assemble(draft: Draft, rowing: Rowing, name: str, digest: str) -> Graph:
     """Build the Graph. A ruling that reduces becomes a partial and a combine."""
     operations, work = operations_of(draft)
+    mark = partials_mark(names_of(draft.nodes, draft.inputs))
     nodes: list[Node] = []
     tensors: dict[str, Tensor] = {}
     for value in draft.inputs:
@@ -79,7 +81,7 @@ def assemble(draft: Draft, rowing: Rowing, name: str, digest: str) -> Graph:
                 if out:
                     tensors[out] = _tensor(draft, rowing, out)
             continue
-        partials = partials_name(made)
+        partials = f"{made}{mark}"
         kind = partials_dtype(draft.dtypes[made])
         tensors[partials] = Tensor(partials, (0, *draft.shapes[made]), kind, 0, partial_of=op.inputs[0])
         tensors[made] = _tensor(draft, rowing, made)
@@ -109,11 +111,6 @@ def assemble(draft: Draft, rowing: Rowing, name: str, digest: str) -> Graph:
         digest=digest,
     )
     return replace(graph, cut_points=cut_points(graph))
-
-
-def partials_name(made: str) -> str:
-    """The name of the tensor that holds one partial result per device."""
-    return f"{made}.partials"
 
 
 def partials_dtype(dtype: str) -> str:

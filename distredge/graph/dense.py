@@ -8,7 +8,8 @@ import numpy as np
 from onnx import AttributeProto, GraphProto, SparseTensorProto, TensorProto, numpy_helper
 
 from distredge.errors import ModelError
-from distredge.graph.draft import LIMIT_BYTES, subgraphs
+from distredge.graph.bodies import subgraphs
+from distredge.graph.draft import LIMIT_BYTES
 
 
 def with_dense_constants(graph: GraphProto, where: str) -> None:

@@ -13,7 +13,9 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from distredge.graph.bodies import subgraphs
 from distredge.graph.model import Shape
+from distredge.graph.names import names_of, unused
 
 INLINE_BYTES = 1024
 """Tensors smaller than this stay in the graph."""
@@ -66,6 +68,8 @@ class Draft:
         self.kinds: dict[str, onnx.TypeProto] = {}
         self.known: dict[str, tuple[Shape, str]] = {}
         self._fresh = 0
+        names = names_of(self.nodes, (*graph.input, *graph.output))
+        self._mark = unused("/distredge_", (*names, *self.initializers))
 
     @property
     def opset(self) -> int:
@@ -91,7 +95,7 @@ class Draft:
         """
         model = self.to_model(values=False)
         for name, (shape, dtype) in self.known.items():
-            _pretend_input(model.graph, name, shape, dtype)
+            _pretend_input(model.graph, name, f"{name}{self._mark}inferred", shape, dtype)
         # One that is an input and an output at once would keep inference from going on behind it.
         kept = [value for value in model.graph.output if value.name not in self.known]
         del model.graph.output[:]
@@ -198,7 +202,7 @@ class Draft:
     def fresh(self, hint: str) -> str:
         """A tensor or node name that nothing else has."""
         self._fresh += 1
-        return f"{hint}/distredge_{self._fresh}"
+        return f"{hint}{self._mark}{self._fresh}"
 
     def producers(self) -> dict[str, NodeProto]:
         """The node that makes each tensor."""
@@ -228,12 +232,13 @@ class Draft:
             seen.add(node.name)
 
 
-def _pretend_input(graph: GraphProto, name: str, shape: Shape, dtype: str) -> None:
-    """Make a computed tensor an input, so that inference takes its shape as given."""
+def _pretend_input(graph: GraphProto, name: str, renamed: str, shape: Shape, dtype: str) -> None:
+    """Make a computed tensor an input, so that inference takes its shape as given. What its producer makes
+    is renamed."""
     for node in graph.node:
         for i, made in enumerate(node.output):
             if made == name:
-                node.output[i] = f"{name}/inferred"
+                node.output[i] = renamed
     element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     graph.input.append(helper.make_tensor_value_info(name, element, shape))
 
@@ -272,15 +277,6 @@ def set_attribute(node: NodeProto, name: str, value: object) -> None:
     node.attribute.extend(kept)
     if value is not None:
         node.attribute.append(helper.make_attribute(name, list(value) if isinstance(value, tuple) else value))
-
-
-def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs in a node's attributes: branches and loop bodies."""
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g
-        elif attribute.type == AttributeProto.GRAPHS:
-            yield from attribute.graphs
 
 
 def with_bodies(node: NodeProto) -> Iterator[NodeProto]:

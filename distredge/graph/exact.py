@@ -7,6 +7,8 @@ from collections.abc import Collection
 import onnx
 from onnx import TensorProto, helper
 
+from distredge.graph.names import names_of_graph, unused
+
 _SUMS = {"GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"}
 
 
@@ -23,6 +25,7 @@ def with_exact_sums(model: bytes, names: Collection[str]) -> bytes:
         for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)
         if value.type.tensor_type.elem_type == TensorProto.FLOAT
     }
+    mark = unused("/double", names_of_graph(proto.graph))
     nodes = []
     for node in proto.graph.node:
         if node.name not in names or node.op_type not in _SUMS or node.input[0] not in floats:
@@ -36,12 +39,12 @@ def with_exact_sums(model: bytes, names: Collection[str]) -> bytes:
                 if v.name == source
             )
             opset = next(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
-            node = _mean(node.name, f"{made}/double_in", f"{made}/double_out", rank, opset, proto.graph)
+            node = _mean(node.name, f"{made}{mark}_in", f"{made}{mark}_out", rank, opset, proto.graph)
         else:
-            node.input[0], node.output[0] = f"{made}/double_in", f"{made}/double_out"
-        nodes.append(helper.make_node("Cast", [source], [f"{made}/double_in"], to=TensorProto.DOUBLE))
+            node.input[0], node.output[0] = f"{made}{mark}_in", f"{made}{mark}_out"
+        nodes.append(helper.make_node("Cast", [source], [f"{made}{mark}_in"], to=TensorProto.DOUBLE))
         nodes.append(node)
-        nodes.append(helper.make_node("Cast", [f"{made}/double_out"], [made], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Cast", [f"{made}{mark}_out"], [made], to=TensorProto.FLOAT))
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del proto.graph.node[:]
     proto.graph.node.extend(kept)

@@ -16,6 +16,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from distredge.graph.external import check_references
+from distredge.graph.names import names_of, partials_mark, unused
 from distredge.graph.part import NodePart, PartSpec
 from distredge.graph.rows import Crop, Taps
 
@@ -72,12 +73,14 @@ class PartBuilder:
         for entry in model.metadata_props:
             if entry.key == ROWS_KEY:
                 self._row_axes = json.loads(entry.value)
-        self._combined = {f"{out}.partials": out for node in graph.node for out in node.output}
+        names = names_of(graph.node, graph.input)
+        self._partials, self._mark = partials_mark(names), unused("/part_", names)
+        self._combined = {f"{out}{self._partials}": out for node in graph.node for out in node.output}
 
     def build(self, spec: PartSpec) -> bytes:
         """The part as a serialised ONNX model: inputs and outputs as in `spec`, rows symbolic."""
         opset = max((e.version for e in self._opsets if e.domain in ("", "ai.onnx")), default=1)
-        scope = _Scope(opset, self._initializers, self._values)
+        scope = _Scope(opset, self._initializers, self._values, self._mark, self._partials)
         for part in spec.nodes:
             scope.add(self._nodes[part.source], part)
         model = ModelProto(ir_version=self._ir_version)
@@ -117,10 +120,18 @@ class PartBuilder:
 class _Scope:
     """Nodes and constants of one part while it is put together."""
 
-    def __init__(self, opset: int, constants: dict[str, TensorProto], values: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        opset: int,
+        constants: dict[str, TensorProto],
+        values: dict[str, Any],
+        mark: str,
+        partials: str,
+    ) -> None:
         self.opset, self.nodes = opset, list[NodeProto]()
         self.initializers: dict[str, TensorProto] = {}
         self._constants, self._values = constants, values
+        self._mark, self._partials = mark, partials
         self._cropped: dict[tuple[str, Crop], str] = {}
         self._count = 0
 
@@ -169,7 +180,7 @@ class _Scope:
 
     def fresh(self, hint: str) -> str:
         self._count += 1
-        return f"{hint}/part_{self._count}"
+        return f"{hint}{self._mark}{self._count}"
 
     def constant(self, value: np.ndarray[Any, Any]) -> str:
         name = self.fresh("constant")
@@ -228,7 +239,7 @@ class _Scope:
             name = self.reduce(reduces_as, name, axes[-1:], 1)
             reduces_as = "ReduceSum"
         share = self.reduce(reduces_as, name, axes, keepdims)
-        output = f"{node.output[0]}.partials"
+        output = f"{node.output[0]}{self._partials}"
         if self.opset >= 13:
             self.emit("Unsqueeze", [share, self.constant(np.array([0], dtype=np.int64))], output)
         else:
@@ -245,7 +256,7 @@ class _Scope:
         join = _JOINS_AS[_REDUCES_AS.get(node.op_type, node.op_type)]
         last = {"GlobalAveragePool": "Div", "ReduceMean": "Div", "ReduceL2": "Sqrt", "ReduceLogSum": "Log"}
         then = last.get(node.op_type)
-        made = self.reduce(join, f"{output}.partials", [0], 0, "" if then or half else output)
+        made = self.reduce(join, f"{output}{self._partials}", [0], 0, "" if then or half else output)
         if then == "Div":
             count = np.array(prod(sizes[axis] for axis in axes), dtype=dtype)
             made = self.emit("Div", [made, self.constant(count)], "" if half else output)

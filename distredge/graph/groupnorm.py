@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from distredge.graph.names import names_of_graph, unused
+
 
 def expand_group_normalisation(model: ModelProto) -> None:
     """Replace GroupNormalization by Reshape, InstanceNormalization, Reshape, scale and bias. In place.
@@ -18,23 +20,23 @@ def expand_group_normalisation(model: ModelProto) -> None:
     if not any(node.op_type == "GroupNormalization" and node.domain == "" for node in model.graph.node):
         return
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    ranks = _ranks(model)
+    ranks, mark = _ranks(model), unused("/group_norm", names_of_graph(model.graph))
     nodes: list[NodeProto] = []
     for node in model.graph.node:
         rank = ranks.get(node.input[0]) if node.input else None
         if node.op_type != "GroupNormalization" or node.domain or rank is None:
             nodes.append(node)
             continue
-        nodes.extend(_expanded(model, node, rank, opset))
+        nodes.extend(_expanded(model, node, rank, opset, mark))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
 
 
-def _expanded(model: ModelProto, node: NodeProto, rank: int, opset: int) -> list[NodeProto]:
+def _expanded(model: ModelProto, node: NodeProto, rank: int, opset: int, mark: str) -> list[NodeProto]:
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     groups = int(attributes["num_groups"])
     x, scale, bias = node.input[:3]
-    base = f"{node.output[0]}/group_norm"
+    base = f"{node.output[0]}{mark}"
 
     def constant(name: str, value: np.ndarray[Any, Any]) -> str:
         model.graph.initializer.append(numpy_helper.from_array(value, f"{base}/{name}"))

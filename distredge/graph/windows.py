@@ -64,6 +64,8 @@ def _row_axis(op: Operation, axes: Axes, extra: tuple[int, ...]) -> int:
     op.only(axes, 0, *extra)
     rows_at = {axis for axis in axes if axis is not None}
     row = rows_at.pop()
+    if row != ROW_AXIS and op.shape()[ROW_AXIS] == 1:
+        raise NotByRows(f"{op.op_type} reads a map of one row only")
     if rows_at or not (row == ROW_AXIS or 2 <= row < len(op.shape()) == 5):
         raise NotByRows(f"{op.op_type} slides along axis {ROW_AXIS}, but the rows lie along another")
     if str(op.attributes.get("auto_pad", "NOTSET")) not in ("NOTSET", ""):

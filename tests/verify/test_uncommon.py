@@ -157,3 +157,26 @@ def test_a_model_without_inputs() -> None:
     nodes = [make_node("ConstantOfShape", ["shape"], ["a"]), make_node("Conv", ["a", "w"], ["y"])]
     values = {"shape": np.array([1, 3, 8, 8]), "w": np.ones((4, 3, 3, 3), np.float32)}
     checked(model_of(nodes, {}, ["y"], values), peers=3, strategies=4, seed=0)
+
+
+def test_names_that_distredge_gives_itself_may_be_taken() -> None:
+    """A reduction, what it divides, a crop, and a normalisation, beside tensors of their working names."""
+    nodes = [
+        make_node("Relu", ["x"], ["a"]),
+        make_node("GlobalAveragePool", ["a"], ["y"]),
+        make_node("Relu", ["a"], ["y.partials"]),
+        make_node("Neg", ["y.partials"], ["y.partials_"]),
+        make_node("Mul", ["y", "y.partials_"], ["x/distredge_1"]),
+        make_node("Pad", ["x/distredge_1", "pads"], ["z"]),
+        make_node("Neg", ["z"], ["z/part_1"], name="node/part_2"),
+        make_node("Exp", ["z/part_1"], ["constant/part_1"]),
+        make_node("InstanceNormalization", ["constant/part_1", "ones", "ones"], ["last"]),
+    ]
+    values = {"pads": np.array([0, 0, 2, 0, 0, 0, 2, 0]), "ones": np.ones(3, np.float32)}
+    assert not reasons(nodes, ["last", "x", "y.partials", "constant/part_1"], constants=values)
+
+
+def test_a_map_of_one_row_says_so() -> None:
+    nodes = [make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])]
+    values = {"w": np.ones((4, 1, 3, 3), np.float32)}
+    assert reasons(nodes, ["y"], (1, 1, 1, 20), constants=values) == ["Conv reads a map of one row only"]
