@@ -15,12 +15,14 @@ import onnxruntime
 import psutil
 import pytest
 import zmq
+from onnx import helper
 
 from distredge.cli import main
 from distredge.graph.importer import load_model
 from distredge.plan.compile import compile_plan
 from distredge.plan.draw import random_strategy
 from distredge.runtime.launcher import LocalPeers
+from tests.graph.support import model_of
 from tests.models import ModelBuilder, chain
 from tests.runtime.conftest import _started_once, nothing_left_behind, wait_until  # noqa: F401 (fixtures)
 
@@ -45,6 +47,13 @@ def open_model(path: Path) -> str:
     model.graph.output[0].type.tensor_type.ClearField("shape")
     path.write_bytes(model.SerializeToString())
     return str(path)
+
+
+def test_a_model_without_inputs(tmp_path: Path) -> None:
+    nodes = [helper.make_node("ConstantOfShape", ["shape"], ["a"]), helper.make_node("Cos", ["a"], ["y"])]
+    path = tmp_path / "lonely.onnx"
+    path.write_bytes(model_of(nodes, {}, ["y"], {"shape": np.array([1, 3, 8, 8])}))
+    assert main(["run", str(path), "--peers", "2", "--frames", "2", "--check"]) == 0
 
 
 def test_json(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

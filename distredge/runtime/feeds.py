@@ -55,6 +55,8 @@ def check_feed(infos: Sequence[InputInfo], feed: Any) -> dict[str, Array]:
             names = ", ".join(info.name for info in infos)
             raise InputError(f"the model has {len(infos)} inputs; give a dict with {names}")
         feed = {infos[0].name: feed}
+    if not infos:  # a random feed is drawn for the graph, whose one input is fed below
+        feed = {name: value for name, value in feed.items() if name != START}
     known = {info.name for info in infos}
     for name in feed:
         if name not in known:
