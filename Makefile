@@ -80,8 +80,8 @@ faults: $(STAMP) ## run the state machines on a virtual clock SEEDS=20000 times,
 chaos: $(STAMP) ## kill and stop local peers at random under a stream of frames (three minutes)
 	@$(PY) -m benchmarks.chaos
 
-soak: $(STAMP) ## stream at full load for half an hour; memory and open files must stay as they are
-	@$(PY) -m benchmarks.soak
+soak: $(STAMP) ## stream at full load, memory and open files must stay as they are; MINUTES=30
+	@$(PY) -m benchmarks.soak --minutes $(or $(MINUTES),30)
 
 clean: ## remove .venv, caches and outputs
 	rm -rf $(VENV) site demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
