@@ -58,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DistrEdgeError as error:
         print(f"distredge: error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
+    except MemoryError as error:
+        print(f"distredge: error: out of memory; give smaller inputs {one_line(error)}", file=sys.stderr)
+        return DistrEdgeError.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

@@ -26,6 +26,10 @@ class InputError(DistrEdgeError):
     """An input's name, shape or dtype is wrong, or a shape is undefined."""
 
 
+class CacheError(DistrEdgeError):
+    """The folder for models cannot be made or written, or its disk is full."""
+
+
 class HostsError(DistrEdgeError):
     """The hosts file is wrong; the message names file, section and line."""
 

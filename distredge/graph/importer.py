@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
-from distredge.errors import InputError, ModelError
+from distredge.errors import CacheError, InputError, ModelError
 from distredge.graph.assemble import assemble, operations_of
 from distredge.graph.axes import Rowing, best_rowing
 from distredge.graph.draft import INLINE_BYTES, Draft, node_inputs, raw_bytes
@@ -27,6 +27,7 @@ from distredge.graph.simplify import (
     declared_inputs,
     declared_outputs,
     fixed_shapes,
+    given_shapes,
     kind_text,
     read_proto,
     refusal,
@@ -34,7 +35,7 @@ from distredge.graph.simplify import (
 )
 from distredge.graph.sourceless import with_start
 
-__all__ = ["InputInfo", "Model", "load_model", "model_inputs"]
+__all__ = ["InputInfo", "Model", "load_model", "model_inputs", "model_source"]
 
 _SMALL_ALIGNMENT, _LARGE_ALIGNMENT, _LARGE_BYTES = 64, 4096, 64 * 1024
 _FOLDED_INLINE_BYTES = 4 * 1024 * 1024
@@ -72,6 +73,15 @@ class Model:
         return f"<Model {self.graph.name}: {len(self.graph.nodes)} nodes>"
 
 
+def model_source(source: object) -> Path | bytes:
+    """What a caller names a model by, as a path or bytes. Raises InputError if it is neither."""
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return Path(source)
+    raise InputError(f"a {type(source).__name__} is no model; give the path of an ONNX file, or its bytes")
+
+
 def model_inputs(source: str | Path | bytes) -> tuple[InputInfo, ...]:
     """The declared inputs of a model, without importing it.
 
@@ -98,12 +108,14 @@ def load_model(
 
     Raises:
         ModelError: the file is missing, is not a whole ONNX model, or does not run.
-        InputError: a shape is undefined, unknown, or refused by the model.
+        InputError: a shape is undefined, unknown, or refused by the model; or the source is none.
+        CacheError: the weights cannot be kept.
     """
+    source = model_source(source)
     proto = read_proto(source)
     _check_borders(proto)
     infos, outputs = declared_inputs(proto), declared_outputs(proto)
-    given = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
+    given = given_shapes(input_shapes or {})
     shapes = fixed_shapes(infos, given)
     if not infos:
         with_start(proto)
@@ -139,8 +151,7 @@ def load_model(
     entry.key, entry.value = ROWS_KEY, json.dumps(rowing.axes, sort_keys=True, separators=(",", ":"))
     data = model.SerializeToString(deterministic=True)
     graph = assemble(draft, rowing, name, hashlib.sha256(data).hexdigest())
-    kept = source if isinstance(source, bytes) else Path(source)
-    return Model(graph, data, weights, digest, kept, infos, outputs)
+    return Model(graph, data, weights, digest, source, infos, outputs)
 
 
 def _check_borders(proto: ModelProto) -> None:
@@ -158,7 +169,12 @@ def default_cache_dir() -> Path:
     """Where weights files are kept unless the caller says otherwise."""
     if os.environ.get("DISTREDGE_CACHE"):
         return Path(os.environ["DISTREDGE_CACHE"]) / "models"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:
+        raise CacheError(
+            "there is no home folder to keep models in; set DISTREDGE_CACHE to a folder"
+        ) from None
     return Path(base) / "distredge" / "models"
 
 
@@ -204,8 +220,15 @@ def _write_weights(draft: Draft, original: Mapping[str, bytes], folder: Path) ->
         end += gap + len(content)
     digest = whole.hexdigest()
     target = folder / f"{digest}.weights"
-    if not target.is_file() or target.stat().st_size != end:
-        _write_atomically(target, pieces)
+    try:
+        if not target.is_file() or target.stat().st_size != end:
+            _write_atomically(target, pieces)
+    except OSError as error:
+        reason = error.strerror or error
+        raise CacheError(
+            f"the model's weights cannot be kept in {folder}: {reason}; free some space, or set "
+            "DISTREDGE_CACHE to another folder"
+        ) from None
     for name, (offset, length) in places.items():
         tensor = draft.initializers[name]
         del tensor.external_data[:]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
+import os
 import re
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TypeGuard
 
@@ -25,6 +27,8 @@ DISABLED_OPTIMIZERS = ["MatMulAddFusion", "SimplifiedLayerNormFusion"]
 MatMulAddFusion turns an NHWC MatMul + Add into Reshape-Gemm-Reshape.
 """
 
+_LIMIT_ELEMENTS = 2**31 - 1
+"""Of one input. No CNN comes near it; what is larger fits into no device's memory."""
 _DIMENSION_LETTERS = {3: "NCL", 4: "NCHW", 5: "NCDHW"}
 
 
@@ -59,6 +63,8 @@ def read_proto(source: str | Path | bytes, weights: bool = True) -> ModelProto:
     if isinstance(source, bytes):
         return _parsed(source, "the model given as bytes", None, weights)
     path = Path(source)
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; give the ONNX file in it", path=path)
     if not path.is_file():
         raise ModelError(f"no model file at {path}", path=path)
     if path.stat().st_size > LIMIT_BYTES:
@@ -178,8 +184,26 @@ def fixed_shapes(infos: tuple[InputInfo, ...], given: Mapping[str, Shape]) -> di
     return shapes
 
 
+def given_shapes(given: Mapping[str, Iterable[int]]) -> dict[str, Shape]:
+    """Shapes that a caller gives by input name. Raises InputError if one is no row of whole numbers."""
+    shapes = {}
+    for name, shape in given.items():
+        try:
+            shapes[name] = tuple(operator.index(size) for size in shape)
+        except TypeError:
+            raise InputError(
+                f"input {name!r}: {shape!r} is no shape; give whole numbers, as (1, 3, 640, 640)", input=name
+            ) from None
+    return shapes
+
+
 def _check_shape(info: InputInfo, shape: Shape) -> None:
     said = "x".join(map(str, shape))
+    if prod(shape) > _LIMIT_ELEMENTS:
+        raise InputError(
+            f"input {info.name!r}: {said} is more than {_LIMIT_ELEMENTS} numbers; give a smaller shape",
+            input=info.name,
+        )
     if info.shape and len(shape) != len(info.shape):
         raise InputError(
             f"input {info.name!r} has {len(info.shape)} dimensions ({_example(info)}), "
@@ -252,9 +276,9 @@ def _optimised(model: ModelProto) -> ModelProto:
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     options.add_session_config_entry("session.disable_prepacking", "1")
-    with tempfile.TemporaryDirectory(prefix="distredge-") as folder:
-        target = Path(folder) / "simplified.onnx"
-        options.optimized_model_filepath = str(target)
+    # A file in memory: a full disk for temporary files is no reason to refuse a model.
+    with os.fdopen(os.memfd_create("simplified.onnx"), "rb") as file:
+        options.optimized_model_filepath = f"/proc/self/fd/{file.fileno()}"
         onnxruntime.InferenceSession(
             model.SerializeToString(),
             options,
@@ -262,7 +286,7 @@ def _optimised(model: ModelProto) -> ModelProto:
             disabled_optimizers=DISABLED_OPTIMIZERS,
         )
         result = ModelProto()
-        result.ParseFromString(target.read_bytes())
+        result.ParseFromString(file.read())
     return result
 
 

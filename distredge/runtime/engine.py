@@ -101,7 +101,7 @@ def _options(weights_folder: Path, threads: int) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # whoever runs a part reports what fails
     # Threads that spin while the others are late take time from sockets and from other peers of the machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry(session_options_folder_key, str(weights_folder))

@@ -113,7 +113,7 @@ class Link:
 
     def _explain(self, looked_at_key: bool) -> str:
         if not self.is_encrypted:
-            return "is no DistrEdge peer, or one that wants encryption"
+            return "is no DistrEdge peer, or one that wants encryption, or it does not answer"
         if looked_at_key:
             return "does not accept our key; run `fab deploy` with this hosts file"
         return "does not encrypt, or has not the key that we know of it; run `fab deploy restart`"

@@ -26,7 +26,7 @@ class WholeModel:
     def __init__(self, source: Path | bytes, threads: int = 0) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is reported below, in one line
         data = source if isinstance(source, bytes) else str(source)
         try:
             self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -13,7 +13,7 @@ from typing import Any
 from distredge.cluster.hosts import Cluster, load_hosts
 from distredge.cluster.network import Network
 from distredge.errors import HostsError, InputError
-from distredge.graph.importer import InputInfo, Model, load_model, model_inputs
+from distredge.graph.importer import InputInfo, Model, load_model, model_inputs, model_source
 from distredge.graph.outputs import described_outputs
 from distredge.graph.simplify import declared_outputs, read_proto
 from distredge.plan.execution import ExecutionPlan
@@ -75,7 +75,8 @@ class InferenceSession:
         dropped: images of live sources that there was no room for.
 
     Raises:
-        ModelError, InputError: the model cannot be used.
+        ModelError, InputError: the model, or what is said here, cannot be used.
+        CacheError: weights cannot be kept.
         HostsError: the hosts file is wrong.
         KeysError: keys for encrypted connections are missing or unusable.
         PeerTimeoutError: a peer does not answer.
@@ -380,7 +381,7 @@ class InferenceSession:
             known: Model | None = model
             self._source = model.source
         else:
-            self._source = model if isinstance(model, bytes) else Path(model)
+            self._source = model_source(model)
             infos = model_inputs(self._source)
             is_open = any(not isinstance(dim, int) for info in infos for dim in info.shape)
             try:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
-from distredge.errors import DistrEdgeError, InputError, ModelError
+from distredge.errors import CacheError, DistrEdgeError, InputError, ModelError
 from distredge.graph.importer import Model, load_model, model_inputs
 from tests.graph.nets import NETS, Net
 from tests.graph.support import feeds_for, reference, relative_error, run_by_parts, run_by_segments
+from tests.models import chain
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 LIGHT_SHARES = {
@@ -69,6 +71,26 @@ def test_wheel_models(name: str, tmp_path: Path) -> None:
     check_graph(model)
     if name in ("shufflenet", "squeezenet", "inception_v2"):
         assert worst_error(model, 3, graph.cut_points[::20]) < 2e-6
+
+
+@pytest.mark.parametrize(
+    ("source", "shapes", "message"),
+    [
+        (5, None, "a int is no model; give the path"),
+        (Path("/"), None, "/ is a folder; give the ONNX file in it"),
+        (chain(), {"x0": "1x3x16x6"}, "input 'x0': '1x3x16x6' is no shape"),
+        (chain(), {"x0": (1, 3, "H", 6)}, "is no shape; give whole numbers"),
+        (chain(), {"x0": (1, 3, 10**12, 6)}, "is more than 2147483647 numbers"),
+    ],
+)
+def test_a_wrong_source_or_shape_is_one_clear_line(source: Any, shapes: Any, message: str) -> None:
+    with pytest.raises(DistrEdgeError, match=message):
+        load_model(source, shapes)
+
+
+def test_weights_that_cannot_be_kept_are_one_clear_line() -> None:
+    with pytest.raises(CacheError, match="cannot be kept in /dev/null/x: Not a directory; free some space"):
+        load_model(chain(), cache_dir=Path("/dev/null/x"))
 
 
 def test_page_detector_is_split_almost_whole(tmp_path: Path) -> None:
