@@ -18,9 +18,11 @@ import zmq
 from onnx import helper
 
 from distredge.cli import main
+from distredge.errors import InputError
 from distredge.graph.importer import load_model
 from distredge.plan.compile import compile_plan
 from distredge.plan.draw import random_strategy
+from distredge.runtime.inputs import write_outputs
 from distredge.runtime.launcher import LocalPeers
 from tests.graph.support import model_of
 from tests.models import ModelBuilder, chain
@@ -232,9 +234,20 @@ def test_other_arguments_that_are_wrong(
     ):
         assert main(["run", model, *arguments]) == 2
         assert message in one_line(capsys)
-    with pytest.raises(SystemExit) as caught:
-        main(["run", model, "--peers", "0"])
-    assert caught.value.code == 2
+    for arguments in (["--peers", "0"], ["--peers", "99999"], ["--input", ""], ["--output", ""]):
+        with pytest.raises(SystemExit) as caught:
+            main(["run", model, *arguments])
+        assert caught.value.code == 2
+
+
+def test_outputs_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "write_array", full)
+    with pytest.raises(InputError, match="No space left"):
+        write_outputs(str(tmp_path / "o.npz"), ["y"], [np.zeros(3)])
+    assert not list(tmp_path.iterdir())
 
 
 def test_more_peers_than_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,8 @@ from distredge.cluster.ini import Section, clip
 
 DEFAULT_PORT = 9100
 DEFAULT_DEPLOY_DIR = "~/distredge"
+MOST_SLOTS = 256
+"""Peers on one machine."""
 
 _COST_KEYS = ("latency_ms", "fixed_ms", "send_ms_per_mb", "receive_ms_per_mb")
 _LINK_KEYS = ("uplink_mbps", "downlink_mbps", *_COST_KEYS)
@@ -60,7 +62,7 @@ def read_settings(section: Section, folder: Path) -> dict[str, Any]:
         "deploy_dir": _deploy_dir(section),
         "wheels_dir": _path(section, "wheels_dir", folder),
         "python": section.text("python"),
-        "slots": section.integer("slots", 1, 256),
+        "slots": section.integer("slots", 1, MOST_SLOTS),
         "execution_providers": _engines(section),
         "threads": section.integer("threads", 1, 4096),
         "memory_mb": section.integer("memory_mb", 1),

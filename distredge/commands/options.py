@@ -126,6 +126,23 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def peer_count(text: str) -> int:
+    """An argparse type: how many peers on this machine."""
+    from distredge.cluster.hosts_values import MOST_SLOTS
+
+    count = positive(text)
+    if count > MOST_SLOTS:
+        raise argparse.ArgumentTypeError(f"{text} peers are too many for one machine; at most {MOST_SLOTS}")
+    return count
+
+
+def file_name(text: str) -> str:
+    """An argparse type: a file's name, which is not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name is no file")
+    return text
+
+
 def seconds(text: str) -> float:
     """An argparse type: a finite number above 0."""
     try:

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from distredge.commands.options import add_model_options, non_negative, positive
+from distredge.commands.options import add_model_options, file_name, non_negative, peer_count, positive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="MODEL", help="an ONNX file")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--peers", type=positive, help="local peers to start (default: 2)")
+    where.add_argument("--peers", type=peer_count, help="local peers to start (default: 2)")
     where.add_argument("--hosts", metavar="FILE", help="hosts file whose peers are running")
     add_model_options(parser)
     how = parser.add_mutually_exclusive_group()
@@ -42,14 +42,19 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     how.add_argument("--plan", metavar="FILE", help="a plan that was saved, instead of a policy")
     parser.add_argument(
-        "--input", metavar="FILE", help="a picture, a .npy, or a .npz by input name (default: seeded random)"
+        "--input",
+        type=file_name,
+        metavar="FILE",
+        help="a picture, a .npy, or a .npz by input name (default: seeded random)",
     )
     parser.add_argument("--frames", type=positive, default=10, help="frames to measure (default: 10)")
     parser.add_argument("--in-flight", type=positive, default=1, metavar="W", help="at once (default: 1)")
     parser.add_argument(
         "--threads", type=non_negative, default=1, help="in each local peer; 0 for all cores (default: 1)"
     )
-    parser.add_argument("--output", metavar="FILE", help="write the outputs, as a .npz by output name")
+    parser.add_argument(
+        "--output", type=file_name, metavar="FILE", help="write the outputs, as a .npz by output name"
+    )
     parser.add_argument("--check", action="store_true", help="compare with onnxruntime on the whole model")
     parser.add_argument(
         "--strict", action="store_true", help="end at the loss of a peer, instead of going on"

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from distredge.commands.options import add_model_options, load, non_negative, positive
+from distredge.commands.options import add_model_options, load, non_negative, peer_count, positive
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -18,7 +18,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="MODEL", help="an ONNX file")
     add_model_options(parser)
-    parser.add_argument("--peers", type=positive, default=3, help="devices (default: 3)")
+    parser.add_argument("--peers", type=peer_count, default=3, help="devices (default: 3)")
     parser.add_argument("--strategies", type=positive, default=20, help="random strategies (default: 20)")
     parser.add_argument("--seed", type=non_negative, default=0, help="seed of everything (default: 0)")
     parser.add_argument("--json", action="store_true", help="JSON on stdout")

@@ -19,6 +19,7 @@ from distredge.graph.simplify import declared_outputs, read_proto
 from distredge.plan.execution import ExecutionPlan
 from distredge.plan.policy import Policy, get_policy
 from distredge.plan.strategy import Strategy
+from distredge.runtime.arguments import check_arguments
 from distredge.runtime.client import Client
 from distredge.runtime.decide import Decider
 from distredge.runtime.deployment import PeerAddress
@@ -111,6 +112,7 @@ class InferenceSession:
         view: str | None = None,
     ) -> None:
         del sess_options, providers, provider_options
+        check_arguments(model, local_peers, policy, plan, seed, budget_s)
         if local_peers is not None and hosts is not None:
             raise InputError("give local_peers or hosts, not both")
         self._cluster = load_hosts(hosts) if isinstance(hosts, str | Path) else hosts
@@ -368,8 +370,6 @@ class InferenceSession:
     def _start_peers(self, local_peers: int | Sequence[float] | None, threads: int) -> LocalPeers:
         wanted = DEFAULT_PEERS if local_peers is None else local_peers
         count = wanted if isinstance(wanted, int) else len(wanted)
-        if count < 1:
-            raise InputError(f"local_peers is {wanted!r}; at least one peer is needed")
         shares = None if isinstance(wanted, int) else list(wanted)
         return LocalPeers(count, threads=threads, cpu_shares=shares, cache_dir=self._cache_dir)
 
