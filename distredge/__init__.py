@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from distredge.cluster.hosts import load_hosts as load_hosts
+    from distredge.errors import CacheError as CacheError
     from distredge.errors import DistrEdgeError as DistrEdgeError
     from distredge.errors import HostsError as HostsError
     from distredge.errors import InputError as InputError
@@ -48,6 +49,7 @@ _PUBLIC = {
     "find_strategy": ("distredge.plan.policy", "find_strategy"),
     "compile_plan": ("distredge.plan.compile", "compile_plan"),
     "Plan": ("distredge.plan.execution", "ExecutionPlan"),
+    "CacheError": ("distredge.errors", "CacheError"),
     "DistrEdgeError": ("distredge.errors", "DistrEdgeError"),
     "HostsError": ("distredge.errors", "HostsError"),
     "InputError": ("distredge.errors", "InputError"),
