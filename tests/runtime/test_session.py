@@ -494,28 +494,3 @@ def test_a_plan_that_was_changed_by_hand_is_refused(cache: Path, change: dict[st
         with pytest.raises(StrategyError, match="is not what its strategy gives for this model"):
             session.use(replace(plan, tensors=tensors))
         session.use(plan)
-
-
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({"local_peers": "x"}, "local_peers is 'x'"),
-        ({"local_peers": 1.5}, "local_peers is 1.5"),
-        ({"local_peers": 0}, "local_peers is 0"),
-        ({"local_peers": []}, "local_peers is \\[\\]"),
-        ({"local_peers": [0.5, -1]}, "local_peers is"),
-        ({"local_peers": [2.0, float("nan")]}, "local_peers is"),
-        ({"local_peers": 100_000}, "give a number from 1 to 256"),
-        ({"policy": 5}, "policy is of type int"),
-        ({"plan": 5}, "plan is of type int"),
-        ({"seed": -1}, "seed is -1"),
-        ({"budget_s": -1}, "budget_s is -1"),
-        ({"model": None}, "model is nothing"),
-        ({"input_shapes": {"x0": (1, 3, "H", 6)}}, "is no shape"),
-    ],
-)
-def test_arguments_of_another_kind_are_refused(settings: dict[str, Any], says: str) -> None:
-    before = children()
-    with pytest.raises(InputError, match=says):
-        InferenceSession(**{"model": chain(), **settings})
-    assert children() == before
