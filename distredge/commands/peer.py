@@ -6,6 +6,7 @@ import argparse
 import logging
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,7 +25,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--bind", required=True, metavar="ADDRESS", help="tcp://127.0.0.1:9100; port 0 for any that is free"
     )
-    parser.add_argument("--name", default="", help="what it calls itself (default: host and port)")
+    parser.add_argument("--name", type=_name, default="", help="what it calls itself (default: host and port)")
     parser.add_argument(
         "--threads", type=non_negative, default=0, help="threads of the inference engine (default: all cores)"
     )
@@ -77,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
     )
     engines = tuple(args.execution_provider or ("CPUExecutionProvider",))
     _check_engines(engines)
+    if args.cache_dir is not None:
+        _check_cache(args.cache_dir)
     bind = tcp_address(args.bind)
     if args.keys is None and not args.plain and not is_loopback(bind):
         raise KeysError(
@@ -129,6 +132,26 @@ def _check_engines(names: tuple[str, ...]) -> None:
     for name in names:
         if name not in known:
             raise DistrEdgeError(f"onnxruntime has no {name!r} here; it has {', '.join(known)}", name=name)
+
+
+def _check_cache(folder: Path) -> None:
+    """Now, while somebody reads what it prints, and not when the first model comes."""
+    from distredge.errors import CacheError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CacheError(
+            f"models cannot be kept in {folder}: {error.strerror or error}; give another --cache-dir"
+        ) from None
+
+
+def _name(text: str) -> str:
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} has characters that cannot be printed on one line")
+    return text
 
 
 def _share(text: str) -> float:
