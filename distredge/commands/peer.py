@@ -25,7 +25,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--bind", required=True, metavar="ADDRESS", help="tcp://127.0.0.1:9100; port 0 for any that is free"
     )
-    parser.add_argument("--name", type=_name, default="", help="what it calls itself (default: host and port)")
+    parser.add_argument(
+        "--name", type=_name, default="", help="what it calls itself (default: host and port)"
+    )
     parser.add_argument(
         "--threads", type=non_negative, default=0, help="threads of the inference engine (default: all cores)"
     )
