@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -248,6 +249,17 @@ def test_outputs_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     with pytest.raises(InputError, match="No space left"):
         write_outputs(str(tmp_path / "o.npz"), ["y"], [np.zeros(3)])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE) as reader:
+        write_outputs(str(pipe), ["y"], [np.zeros(3)])
+        content, _ = reader.communicate(timeout=10)
+    assert pipe.is_fifo()
+    with np.load(io.BytesIO(content)) as arrays:
+        assert arrays["y"].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_more_peers_than_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     # While a plan is prepared in one thread, the others must not wait 5 ms for each of their turns.
     sys.setswitchinterval(5e-4)
     from distredge.errors import KeysError
+    from distredge.graph.importer import default_cache_dir
     from distredge.runtime.peer import Peer, PeerSettings
     from distredge.runtime.transport import is_loopback, tcp_address
 
@@ -80,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
     )
     engines = tuple(args.execution_provider or ("CPUExecutionProvider",))
     _check_engines(engines)
-    if args.cache_dir is not None:
-        _check_cache(args.cache_dir)
+    cache_dir = args.cache_dir or default_cache_dir()
+    _check_cache(cache_dir)
     bind = tcp_address(args.bind)
     if args.keys is None and not args.plain and not is_loopback(bind):
         raise KeysError(
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         name=args.name,
         threads=args.threads,
         execution_providers=engines,
-        cache_dir=args.cache_dir,
+        cache_dir=cache_dir,
         duty_cycle=args.duty_cycle,
         parent=args.exit_with_parent,
         pipe=None if args.exit_with_parent is None else sys.stdin.fileno(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import onnx
 from onnx import ModelProto
 
 from distredge.errors import CacheError, InputError, ModelError
+from distredge.files import written_whole
 from distredge.graph.assemble import assemble, operations_of
 from distredge.graph.axes import Rowing, best_rowing
 from distredge.graph.draft import INLINE_BYTES, Draft, node_inputs, raw_bytes
@@ -222,7 +222,7 @@ def _write_weights(draft: Draft, original: Mapping[str, bytes], folder: Path) ->
     target = folder / f"{digest}.weights"
     try:
         if not target.is_file() or target.stat().st_size != end:
-            _write_atomically(target, pieces)
+            _write_whole(target, pieces)
     except OSError as error:
         reason = error.strerror or error
         raise CacheError(
@@ -237,18 +237,10 @@ def _write_weights(draft: Draft, original: Mapping[str, bytes], folder: Path) ->
     return target, digest
 
 
-def _write_atomically(target: Path, pieces: Iterable[bytes]) -> None:
-    """Write a file that other processes see either whole or not at all."""
+def _write_whole(target: Path, pieces: Iterable[bytes]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, unfinished = tempfile.mkstemp(dir=target.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.writelines(pieces)
-        os.chmod(unfinished, 0o644)
-        os.replace(unfinished, target)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)
-        raise
+    with written_whole(target) as part, part.open("wb") as file:
+        file.writelines(pieces)
 
 
 def _weight_names(draft: Draft) -> set[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distredge.errors import InputError, ModelError
+from distredge.files import written_whole
 
 if TYPE_CHECKING:
     import onnx
@@ -129,15 +130,7 @@ def write(model: onnx.ModelProto, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     try:
         content = model.SerializeToString()
-        if path.exists() and not path.is_file():
-            # A pipe or device is no file to replace; a directory fails here as it should.
-            path.write_bytes(content)
-            return
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
+        with written_whole(path) as part:
             part.write_bytes(content)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
     except OSError as error:
         raise ModelError(f"cannot write {path}: {error.strerror or error}", path=str(path)) from error

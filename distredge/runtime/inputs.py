@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from distredge.errors import InputError
+from distredge.files import written_whole
 from distredge.graph.model import Tensor
 from distredge.runtime.engine import Array, numpy_dtype
 
@@ -97,13 +98,10 @@ def write_outputs(path: str, names: list[str], outputs: list[Array]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    part = Path(f"{path}.part")
     try:
-        with zipfile.ZipFile(part, "w") as archive:
+        with written_whole(Path(path)) as part, zipfile.ZipFile(part, "w") as archive:
             for name, array in zip(names, outputs, strict=True):
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
-        part.replace(path)
     except (OSError, ValueError) as error:
-        part.unlink(missing_ok=True)
         raise InputError(f"--output {path}: cannot be written: {error}", path=path) from None

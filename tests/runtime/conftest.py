@@ -12,7 +12,8 @@ import psutil
 import pytest
 import zmq
 
-from tests.models import chain
+from distredge.runtime.session import InferenceSession
+from tests.models import branches, chain
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -88,3 +89,9 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for weights, so that no test touches the user's."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def session(cache: Path) -> Iterator[InferenceSession]:
+    with InferenceSession(branches(), local_peers=3, policy="equal", cache_dir=cache) as session:
+        yield session

@@ -29,5 +29,10 @@ def test_a_cache_that_is_a_file(tmp_path: Path) -> None:
     assert "models cannot be kept in" in refused("--cache-dir", str(tmp_path / "models"))
 
 
+def test_the_usual_cache_is_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTREDGE_CACHE", "/dev/null/x")
+    assert "models cannot be kept in /dev/null/x/models: " in refused()
+
+
 def test_a_name_of_two_lines() -> None:
     assert "cannot be printed on one line" in refused("--name", "a\nready b")

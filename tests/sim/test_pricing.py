@@ -20,8 +20,9 @@ from distredge.plan.draw import random_scheme, random_split, random_strategy
 from distredge.plan.policy import Device, PlanningProblem
 from distredge.plan.strategy import PartitionScheme, Strategy
 from distredge.sim.pricing import Pricer
-from tests.verify.blocks import BLOCKS, network, random_network
+from tests.verify.blocks import BLOCKS
 from tests.verify.networks import NETWORKS
+from tests.verify.random_networks import network, random_network
 
 Problems = Callable[..., PlanningProblem]
 MODELS = [model.name for model in zoo.models()]

@@ -1,6 +1,6 @@
 """Pieces of random networks, one or more per row rule: each takes an NCHW map and gives one.
 
-`choose` is a `random.Random`; weights come from the builder. `ROWS`..: a block may assume at least eight
+`choose` is a `random.Random`; weights come from the builder. A block may assume at least eight
 rows and four columns, and gives back at least four rows.
 """
 
@@ -9,8 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
 
 from tests.models import ModelBuilder
 
@@ -550,54 +548,3 @@ def shuffled_rows(net: ModelBuilder, x: str, choose: random.Random) -> str:
     order = list(range(net.shape(x)[2]))
     choose.shuffle(order)
     return net.conv(net.add("Gather", x, net.ints(*order), axis=2), 4, 3)
-
-
-# ---------------------------------------------------------------------- whole models
-
-
-def network(
-    names: list[str], *, opset: int, seed: int, rows: int = 0, batch: int = 1, tail: bool = True
-) -> ModelBuilder:
-    """Stem, the named blocks with convolutions between them, and an output at every few of them."""
-    choose = random.Random(seed)
-    net = ModelBuilder(opset, seed)
-    rows = rows or choose.randint(18, 26)
-    x = net.relu(net.conv(net.input(batch, 3, rows, 8), 4, 3))
-    at_heights: list[str] = []
-    for name in names:
-        x = BLOCKS[name].make(net, x, choose)
-        x = _bounded(net, x)
-        if choose.random() < 0.25:
-            at_heights.append(x)
-        if choose.random() < 0.5:
-            x = net.relu(net.conv(x, 4, choose.choice([1, 3])))
-    x = net.conv(x, 3, 3)
-    if tail and choose.random() < 0.25:
-        x = net.gemm_head(x)
-    net.output(*dict.fromkeys([*at_heights, x]))
-    return net
-
-
-def _bounded(net: ModelBuilder, x: str) -> str:
-    """Keeps maps small, blocks' assumptions true, and values near one."""
-    _n, c, h, w = net.shape(x)
-    if h > 40 or w > 24:
-        kernel = [2 if h > 40 else 1, 2 if w > 24 else 1]
-        x = net.add("MaxPool", x, kernel_shape=kernel, strides=kernel)
-    h, w = net.shape(x)[2:]
-    if h < 8 or w < 4:
-        x = net.add("ConvTranspose", x, net.weights(c, 4, 3 if h < 8 else 1, 3 if w < 4 else 1),
-                    strides=[3 if h < 8 else 1, 3 if w < 4 else 1])  # fmt: skip
-    spread = float(np.abs(net.values[x]).max())
-    if not 0.05 < spread < 20:
-        x = net.add("Mul", x, net.scalar(1 / max(spread, 1e-3)))
-    return x
-
-
-def random_network(seed: int) -> tuple[ModelBuilder, list[str]]:
-    """Three to six random blocks in a random opset, two inputs or a batch of two now and then."""
-    choose = random.Random(seed)
-    opset = choose.randint(9, 22)
-    fitting = sorted(b.name for b in BLOCKS.values() if b.opsets[0] <= opset <= b.opsets[1])
-    names = [choose.choice(fitting) for _ in range(choose.randint(3, 6))]
-    return network(names, opset=opset, seed=seed, batch=choose.choice([1, 1, 1, 2])), names

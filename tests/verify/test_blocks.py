@@ -9,7 +9,8 @@ import pytest
 from distredge.control.verify import Verification, verify
 from distredge.graph.importer import Model, load_model
 from tests.models import ModelBuilder
-from tests.verify.blocks import BLOCKS, Block, network, random_network
+from tests.verify.blocks import BLOCKS, Block
+from tests.verify.random_networks import network, random_network
 
 SEEDS = range(3)
 

@@ -21,8 +21,9 @@ from distredge.plan.volumes import find_volumes
 from distredge.runtime.engine import Array, Engine, FrameStore, PartSessions, from_payload, to_payload
 from distredge.runtime.reference import random_feed
 from tests import models
-from tests.verify.blocks import BLOCKS, network
+from tests.verify.blocks import BLOCKS
 from tests.verify.networks import NETWORKS
+from tests.verify.random_networks import network
 
 
 def run_in_order(plan: ExecutionPlan, sessions: PartSessions, feed: dict[str, Array]) -> dict[str, Array]:
