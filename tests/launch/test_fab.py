@@ -304,7 +304,7 @@ import distredge as de
 with de.connect(sys.argv[1], policy="equal") as session:
     (info,) = session.get_inputs()
     (output,) = session.run(None, {info.name: np.ones(info.shape, np.float32)})
-    print(len(session.plan.devices), *output.shape)
+    print(len(session.plan.devices), *output.shape, flush=True)
 print(sys.stdin.readline().strip())
 """
 
