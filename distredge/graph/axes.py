@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from distredge.graph.layouts import LAYOUTS
+from distredge.graph.features import behind_maps, features, is_large
 from distredge.graph.model import Shape
 from distredge.graph.operation import NotByRows, Operation, Ruling
 from distredge.graph.operators import POINTWISE, RANDOM, Builder, joint_quantum
@@ -49,16 +50,18 @@ def follow(
     start: Mapping[str, int],
     shapes: Mapping[str, Shape],
     dynamic: frozenset[str],
+    shared: frozenset[int] = frozenset(),
 ) -> Rowing:
     """Follow rows from the inputs' axes `start` through all operations.
 
     Args:
         dynamic: tensors whose shape depends on the data; whoever touches them is a barrier.
+        shared: operations that are shared out by features.
     """
     rowing = Rowing(axes=dict(start))
     split_macs = split_nodes = 0
     drawn: set[str] = set()
-    for op, work in zip(operations, macs, strict=True):
+    for at, (op, work) in enumerate(zip(operations, macs, strict=True)):
         axes = tuple(rowing.axes.get(name) for name in op.inputs)
         touched = any(name in dynamic for name in (*op.inputs, *op.outputs))
         if op.op_type in RANDOM or not drawn.isdisjoint(op.inputs):
@@ -69,7 +72,7 @@ def follow(
                 raise NotByRows(f"{op.op_type} depends on what is drawn at random")
             if touched:
                 raise NotByRows("its shapes depend on the data")
-            ruling, reason = rule_for(op, axes), ""
+            ruling, reason = features(op) if at in shared else rule_for(op, axes), ""
         except NotByRows as why:
             ruling = Ruling(WholeRule((None,) * len(axes)), (None,) * len(op.outputs))
             reason = str(why) if any(axis is not None for axis in axes) else ""
@@ -96,11 +99,30 @@ def _quantum(ruling: Ruling, read: list[int], rows: int) -> int:
     kind = ruling.rule.kind
     if kind == "window":
         return 1
+    if kind == "features":
+        return ruling.quantum if ruling.quantum < rows else 1
     if kind == "scaling":
         together = ruling.quantum * max(read, default=1) if ruling.quantum > 1 else 1
     else:
         together = joint_quantum(read, rows)
     return together if together <= rows else 1
+
+
+def with_features(
+    rowing: Rowing,
+    operations: Sequence[Operation],
+    macs: Sequence[int],
+    inputs: Sequence[str],
+    shapes: Mapping[str, Shape],
+    dynamic: frozenset[str],
+) -> Rowing:
+    """The same rows of maps, and features of the large fully connected layers behind them."""
+    behind = behind_maps(operations, rowing.rulings)
+    shared = frozenset(i for i in behind if is_large(operations[i]))
+    if not shared:
+        return rowing
+    start = {name: rowing.axes[name] for name in inputs if name in rowing.axes}
+    return follow(operations, macs, start, shapes, dynamic, shared)
 
 
 def rule_for(op: Operation, axes: Axes) -> Ruling:

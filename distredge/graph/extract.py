@@ -142,11 +142,17 @@ class _Scope:
             return
         node = NodeProto()
         node.CopyFrom(source)
-        for name in (*source.input, *_names_in(source)):
+        for i, name in enumerate(source.input):
+            crop = part.crops[i] if i < len(part.crops) else None
+            if crop is None or not (crop.top or crop.bottom):
+                self._use(name)
+            elif self._is_stored_by(crop.axis, name):
+                node.input[i] = self._stored_rows(name, crop)
+            else:
+                self._use(name)
+                node.input[i] = self.crop(name, crop)
+        for name in _names_in(source):
             self._use(name)
-        for i, crop in enumerate(part.crops[: len(node.input)]):
-            if crop is not None and (crop.top or crop.bottom):
-                node.input[i] = self.crop(node.input[i], crop)
         if part.form == "partial":
             self._partial(node, source.input[0])
             return
@@ -177,6 +183,28 @@ class _Scope:
     def _use(self, name: str) -> None:
         if name in self._constants:
             self.initializers[name] = self._constants[name]
+
+    def _is_stored_by(self, axis: int, name: str) -> bool:
+        """Whether rows along this axis are one piece of the weights file."""
+        tensor = self._constants.get(name)
+        return tensor is not None and axis == 0 and tensor.data_location == TensorProto.EXTERNAL
+
+    def _stored_rows(self, name: str, crop: Crop) -> str:
+        """A constant without its first and last rows, of which only the others are read from the file."""
+        if (name, crop) not in self._cropped:
+            whole = self._constants[name]
+            made = self._cropped[name, crop] = self.fresh(name)
+            place = {entry.key: entry.value for entry in whole.external_data}
+            row_bytes = int(place["length"]) // whole.dims[0]
+            rows = whole.dims[0] - crop.top - crop.bottom
+            place["offset"] = str(int(place["offset"]) + crop.top * row_bytes)
+            place["length"] = str(rows * row_bytes)
+            cut = TensorProto(name=made, data_type=whole.data_type, data_location=TensorProto.EXTERNAL)
+            cut.dims.extend([rows, *whole.dims[1:]])
+            for key, value in place.items():
+                cut.external_data.add(key=key, value=value)
+            self.initializers[made] = cut
+        return self._cropped[name, crop]
 
     def fresh(self, hint: str) -> str:
         self._count += 1

@@ -15,7 +15,7 @@ from onnx import ModelProto
 from distredge.errors import CacheError, InputError, ModelError
 from distredge.files import written_whole
 from distredge.graph.assemble import assemble, operations_of
-from distredge.graph.axes import Rowing, best_rowing
+from distredge.graph.axes import Rowing, best_rowing, with_features
 from distredge.graph.draft import INLINE_BYTES, Draft, node_inputs, raw_bytes
 from distredge.graph.extract import ROWS_KEY
 from distredge.graph.model import Graph, Shape
@@ -181,7 +181,9 @@ def default_cache_dir() -> Path:
 def _rowing(draft: Draft) -> Rowing:
     operations, work = operations_of(draft)
     inputs = [value.name for value in draft.inputs]
-    return best_rowing(operations, work, inputs, draft.shapes, draft.dtypes, frozenset(draft.dynamic))
+    dynamic = frozenset(draft.dynamic)
+    rowing = best_rowing(operations, work, inputs, draft.shapes, draft.dtypes, dynamic)
+    return with_features(rowing, operations, work, inputs, draft.shapes, dynamic)
 
 
 def _write_weights(draft: Draft, original: Mapping[str, bytes], folder: Path) -> tuple[Path, str]:

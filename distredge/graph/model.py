@@ -133,12 +133,33 @@ class Graph:
     @cached_property
     def tail(self) -> frozenset[int]:
         """Nodes that run whole, on one device: no rows are made from what they give."""
-        tail: set[int] = set()
+        return self._last(frozenset(i for i in range(len(self.nodes)) if not self.is_split(i)))
+
+    @cached_property
+    def head(self) -> frozenset[int]:
+        """Nodes behind the last rows of maps and in front of the tail: fully connected layers that are shared
+        out by features, what follows them feature by feature, and what stands between."""
+        made: set[str] = set()
+        for i, node in enumerate(self.nodes):
+            if node.rule.kind == "features" or (self.is_split(i) and not made.isdisjoint(node.inputs)):
+                made.update(filter(None, node.outputs))
+        nodes = range(len(self.nodes))
+        ends = (i for i in nodes if not self.is_split(i) or not made.isdisjoint(self.nodes[i].outputs))
+        return self._last(frozenset(ends)) - self.tail
+
+    @cached_property
+    def trunk(self) -> tuple[int, ...]:
+        """Nodes that are neither the head's nor the tail's."""
+        return tuple(i for i in range(len(self.nodes)) if i not in self.tail and i not in self.head)
+
+    def _last(self, among: frozenset[int]) -> frozenset[int]:
+        """Of these nodes, those behind which there are no others."""
+        found: set[int] = set()
         for i in reversed(range(len(self.nodes))):
             behind = (c for out in self.nodes[i].outputs for c in self.consumers.get(out, ()))
-            if not self.is_split(i) and all(c in tail for c in behind):
-                tail.add(i)
-        return frozenset(tail)
+            if i in among and all(c in found for c in behind):
+                found.add(i)
+        return frozenset(found)
 
     @cached_property
     def split_share(self) -> float:

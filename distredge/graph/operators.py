@@ -83,12 +83,15 @@ def normalised_from(default: int = -1) -> Builder:
 def channelwise(op: Operation, axes: Axes) -> Ruling:
     """BatchNormalization and LRN: parameters or a window along axis 1."""
     op.only(axes, 0)
-    if op.rowed_axis(axes) == 1:
+    is_batch = op.op_type == "BatchNormalization"
+    if op.rowed_axis(axes) == 1 and not is_batch:
         raise NotByRows(f"{op.op_type} works along axis 1, where the rows are")
     if not op.attributes.get("spatial", 1):
         raise NotByRows(f"{op.op_type} has parameters for each row")
-    if op.op_type == "BatchNormalization" and (len(op.outputs) > 1 or op.attributes.get("training_mode")):
+    if is_batch and (len(op.outputs) > 1 or op.attributes.get("training_mode")):
         raise NotByRows("BatchNormalization in training mode takes statistics of the whole map")
+    if op.rowed_axis(axes) == 1:
+        return same_rows(op, (1, *(0 for _ in axes[1:])))
     return same_rows(op, axes)
 
 

@@ -95,7 +95,7 @@ class Edit:
 class RowRule(Protocol):
     """How the output rows of one node depend on its inputs' rows.
 
-    `kind` is one of `window`, `pointwise`, `scaling`, `partial`, `combine`, `barrier` (see
+    `kind` is one of `window`, `pointwise`, `scaling`, `features`, `partial`, `combine`, `barrier` (see
     docs/design/row-rules.md). `axes[i]` is the row axis along which input i is read, or None where
     the input is read whole. It may be set on an input whose tensor is not rowed (a constant with
     rows, or a map that every device holds whole): the part then cuts it like any rowed tensor.

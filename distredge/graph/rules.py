@@ -82,6 +82,21 @@ class PartialRule:
 
 
 @dataclass(frozen=True)
+class FeatureRule:
+    """A fully connected layer whose rows are its output features: the input is needed whole, of weights and
+    bias the same features."""
+
+    axes: Axes
+    kind: str = "features"
+
+    def needs(self, out: Rows) -> tuple[Rows | None, ...]:
+        return read_rows(self.axes, out)
+
+    def edit(self, out: Rows) -> Edit | None:
+        return None
+
+
+@dataclass(frozen=True)
 class WindowRule:
     """Convolutions and pools: the Vertical-Splitting Law of docs/design.
 
