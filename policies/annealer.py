@@ -199,18 +199,19 @@ def _limits(problem: PlanningProblem, cuts: Sequence[str]) -> Limits:
     graph, memory = problem.graph, pricer_for(problem).memory
     room = memory_limits(problem)
     if np.isinf(room).all():
-        return Limits(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0)), 0.0, 0.0)
+        return Limits(np.zeros(0), *(np.zeros((0, 0)) for _ in range(3)), 0.0, 0.0)
     places = len(cuts) + 2
-    weights, maps = np.zeros((places, places)), np.zeros((places, places))
+    weights, shared, maps = (np.zeros((places, places)) for _ in range(3))
     for start in range(places - 1):
         for end in range(start + 1, places):
             between = tuple(cuts[place - 1] for place in (start, end) if 0 < place <= len(cuts))
             volume = find_volumes(graph, PartitionScheme(between))[1 if start else 0]
             weights[start, end] = memory.weights_bytes(volume.nodes)
+            shared[start, end] = memory.shared_bytes(volume.nodes)
             maps[start, end] = memory.work_bytes(volume)
     tail = tuple(sorted(graph.tail))
     tail_maps = max((_map_bytes(graph, i) for i in tail), default=0.0)
-    return Limits(room, weights, maps, memory.weights_bytes(tail), tail_maps)
+    return Limits(room, weights, shared, maps, memory.weights_bytes(tail), tail_maps)
 
 
 def _map_bytes(graph: Graph, node: int) -> float:

@@ -30,6 +30,7 @@ class Limits(NamedTuple):
 
     device_bytes: Floats  # per device
     weights: Floats  # [start, end] bytes of a volume's weights
+    shared: Floats  # [start, end] bytes of those that are shared out with its rows
     maps: Floats  # [start, end] bytes of its maps, for all rows
     tail_weights: float
     tail_maps: float
@@ -419,8 +420,9 @@ def fits(limits: Limits, tried: State, d: int) -> bool:
             if size > 0:
                 place = tried.places[v]
                 weights += limits.weights[start, place]
-                share = min(1.0, size / max(1, tried.bounds[v, d]) + 0.1)
-                maps = max(maps, limits.maps[start, place] * share)
+                share = size / max(1, tried.bounds[v, d])
+                weights += limits.shared[start, place] * share
+                maps = max(maps, limits.maps[start, place] * min(1.0, share + 0.1))
             start = tried.places[v]
         if device == tail:
             weights += limits.tail_weights

@@ -10,7 +10,7 @@ from distredge.plan.execution import REQUESTER
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import Strategy
 from policies.cuts import layer_cuts
-from policies.linear import Array, LinearModel, linear_model, seconds_per_byte, seconds_per_mac
+from policies.linear import Array, LinearModel, linear_model, seconds_per_byte, seconds_per_mac, trunk_macs
 from policies.memory import fitted
 from policies.parts import fractions_of, shared_out
 
@@ -46,7 +46,7 @@ def balanced_shares(problem: PlanningProblem, cuts: tuple[str, ...]) -> Array:
     used = np.ones(len(problem.devices), dtype=bool)
     sent = sum(graph.tensors[name].total_bytes for name in graph.inputs)
     returned = sum(graph.tensors[name].total_bytes for name in graph.outputs)
-    work = sum(node.macs for i, node in enumerate(graph.nodes) if graph.is_split(i))
+    work = trunk_macs(graph)
     back = np.array([network.seconds_per_byte[d, REQUESTER] for d in range(len(used))])
     heights = [graph.tensors[cut].rows for cut in cuts if graph.tensors[cut].row_axis is not None]
     thinnest = 1.0 / max(2, min(heights, default=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 from distredge.graph.model import Graph
@@ -18,12 +19,12 @@ def layer_cuts(graph: Graph) -> tuple[str, ...]:
     it for free (activation, normalisation, pooling, reshaping) up to the next one.
 
     Of the places between two layers the one that fewest tensors and bytes cross is taken, the last of equals:
-    so pooling belongs to the layer in front of it, which moves fewer bytes than a volume of its own.
+    so pooling belongs to the layer in front of it, which moves fewer bytes than a volume of its own. The head
+    is left out: see `with_head_cut`.
     """
     across = crossing(graph)
     cuts = {graph.producer[cut]: cut for cut in graph.cut_points}
-    body = [i for i in range(len(graph.nodes)) if i not in graph.tail]
-    working = [i for i in body if graph.nodes[i].macs]
+    working = [i for i in graph.trunk if graph.nodes[i].macs]
     found: list[str] = []
     for before, behind in pairwise(working):
         places = [cuts[i] for i in reversed(range(before, behind)) if i in cuts]
@@ -71,6 +72,11 @@ def _goes_on(graph: Graph, cut: str) -> bool:
     before, behind = graph.tensors[cut], graph.tensors[node.outputs[0]]
     same = (before.rows, before.row_bytes, before.quantum) == (behind.rows, behind.row_bytes, behind.quantum)
     return moving == [cut] and same and node.outputs[0] in graph.cut_points
+
+
+def with_head_cut(graph: Graph, cuts: Iterable[str]) -> tuple[str, ...]:
+    """Cuts in the trunk, and the one between trunk and head if there is a head."""
+    return (*cuts, graph.head_cut) if graph.head_cut else tuple(cuts)
 
 
 def stage_cuts(graph: Graph) -> tuple[str, ...]:

@@ -9,11 +9,11 @@ import numpy as np
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import PartitionScheme, Strategy
 from distredge.plan.volumes import find_volumes
-from policies.cuts import narrow_cuts
+from policies.cuts import narrow_cuts, with_head_cut
 from policies.deepthings import even_split
 from policies.linear import cheapest_cuts, linear_model
 from policies.memory import fitted
-from policies.parts import fractions_of
+from policies.parts import fractions_of, with_head_on
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,6 @@ class DeeperThings:
         model = linear_model(graph, narrow_cuts(graph))
         even = fractions_of(np.ones((1, devices)))
         (cuts,) = cheapest_cuts(model, even, lambda volumes: volumes.received.sum(axis=2))
-        scheme = PartitionScheme(cuts)
+        scheme = PartitionScheme(with_head_cut(graph, cuts))
         splits = tuple(even_split(volume.rows, devices) for volume in find_volumes(graph, scheme))
-        return fitted(problem, Strategy(scheme, splits))
+        return fitted(problem, with_head_on(graph, Strategy(scheme, splits), 0))

@@ -11,9 +11,9 @@ from distredge.plan.crossing import crossing
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
-from policies.cuts import layer_cuts
+from policies.cuts import layer_cuts, with_head_cut
 from policies.memory import fitted
-from policies.parts import best_of
+from policies.parts import all_on, best_of
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,12 @@ class DeepThings:
         """
         graph, devices = problem.graph, len(problem.devices)
         cut = _fused_end(graph, self.depth)
-        scheme = PartitionScheme((cut,) if cut else ())
+        scheme = PartitionScheme(with_head_cut(graph, (cut,) if cut else ()))
         first, *rest = find_volumes(graph, scheme)
         even = even_split(first.rows, devices)
         candidates, problems = [], []
         for gateway in range(devices):
-            splits = [even]
-            for volume in rest:
-                splits.append(SplitDecision((0,) * (gateway + 1) + (volume.rows,) * (devices - gateway)))
+            splits = [even, *(all_on(volume.rows, gateway, devices) for volume in rest)]
             try:
                 candidates.append(fitted(problem, Strategy(scheme, tuple(splits), gateway)))
             except PolicyError as error:

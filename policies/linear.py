@@ -61,7 +61,7 @@ class _Step:
 
 
 class LinearModel:
-    """The volumes between any two of some cuts of one graph.
+    """The volumes between any two of some cuts of one graph's trunk.
 
     Args:
         graph: the model.
@@ -71,7 +71,7 @@ class LinearModel:
     def __init__(self, graph: Graph, cuts: Sequence[str]) -> None:
         self.graph = graph
         self.cuts = tuple(cuts)
-        body = [i for i in range(len(graph.nodes)) if i not in graph.tail]
+        body = graph.trunk
         self._places = [-1, *(graph.producer[cut] for cut in cuts), body[-1] if body else -1]
         self.names = [name for name, t in graph.tensors.items() if t.row_axis is not None and not t.constant]
         self._index = {name: i for i, name in enumerate(self.names)}
@@ -240,10 +240,13 @@ def linear_model(graph: Graph, cuts: Sequence[str]) -> LinearModel:
 
 
 def seconds_per_mac(problem: PlanningProblem) -> Array:
-    """Per device, its seconds for the whole model on the multiply-accumulates of the whole model."""
-    graph = problem.graph
-    macs = sum(node.macs for i, node in enumerate(graph.nodes) if graph.is_split(i))
-    return np.asarray(1.0 / (max(1, macs) * pricer_for(problem).speeds()))
+    """Per device, its seconds for the whole trunk on the multiply-accumulates of the whole trunk."""
+    return np.asarray(1.0 / (max(1, trunk_macs(problem.graph)) * pricer_for(problem).speeds()))
+
+
+def trunk_macs(graph: Graph) -> int:
+    """Multiply-accumulates of all that is split by rows of maps."""
+    return sum(graph.nodes[i].macs for i in graph.trunk if graph.is_split(i))
 
 
 def seconds_per_byte(problem: PlanningProblem, used: NDArray[np.bool_]) -> tuple[Array, Array]:
@@ -260,12 +263,11 @@ def seconds_per_byte(problem: PlanningProblem, used: NDArray[np.bool_]) -> tuple
 
 
 def alone_seconds(problem: PlanningProblem) -> Array:
-    """Seconds of each device for the whole model by itself, its input included, by the linear model."""
+    """Seconds of each device for the whole trunk by itself, its input included, by the linear model."""
     graph = problem.graph
-    macs = sum(node.macs for i, node in enumerate(graph.nodes) if graph.is_split(i))
     sent = sum(graph.tensors[name].total_bytes for name in graph.inputs)
     forth, _ = seconds_per_byte(problem, np.ones(len(problem.devices), dtype=bool))
-    return np.asarray(macs * seconds_per_mac(problem) + sent * forth)
+    return np.asarray(trunk_macs(graph) * seconds_per_mac(problem) + sent * forth)
 
 
 def fused_cuts(problem: PlanningProblem, model: LinearModel, shares: Array) -> list[tuple[str, ...]]:

@@ -9,10 +9,10 @@ import numpy as np
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import Volume, find_volumes
-from policies.cuts import layer_cuts
+from policies.cuts import layer_cuts, with_head_cut
 from policies.linear import Array, LinearModel, linear_model, seconds_per_byte, seconds_per_mac
 from policies.memory import fitted
-from policies.parts import best_of, fractions_of, pricer_for, shared_out
+from policies.parts import all_on, best_of, fractions_of, pricer_for, shared_out
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,14 @@ class MeDNN:
 
 
 def _by_layer(problem: PlanningProblem, cuts: tuple[str, ...]) -> Strategy:
-    scheme = PartitionScheme(cuts)
-    splits = tuple(_corrected(problem, volume) for volume in find_volumes(problem.graph, scheme))
+    graph, devices = problem.graph, len(problem.devices)
+    scheme = PartitionScheme(with_head_cut(graph, cuts))
+    splits = tuple(
+        all_on(volume.rows, 0, devices)
+        if graph.head.issuperset(volume.nodes)
+        else _corrected(problem, volume)
+        for volume in find_volumes(graph, scheme)
+    )
     return Strategy(scheme, splits)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,9 @@ def fitted(problem: PlanningProblem, strategy: Strategy) -> Strategy:
     """
     if fits(problem, strategy):
         return with_best_tail(problem, strategy) if strategy.tail_device is None else strategy
+    if problem.graph.head and strategy.tail_device is None:
+        with suppress(PolicyError):  # the head may fit as a whole on another device
+            return with_best_tail(problem, strategy)
     return _Fitting(problem, strategy).run()
 
 
@@ -41,6 +46,7 @@ class _Fitting:
         self.caps = np.repeat(self.heights[:, None].astype(float), len(problem.devices), axis=1)
         self.speeds = self.pricer.speeds()
         self.weights = np.array([self.memory.weights_bytes(volume.nodes) for volume in self.volumes])
+        self.shared = np.array([self.memory.shared_bytes(volume.nodes) for volume in self.volumes])
         self.maps = np.array([self.memory.work_bytes(volume) for volume in self.volumes])
 
     def run(self) -> Strategy:
@@ -90,15 +96,27 @@ class _Fitting:
         has = rows[:, device] > 0
         if not has.any():
             raise self._impossible()
-        left = self.limits[device] - self.weights[has].sum()
+        weights = np.where(has, self.weights + self.shared * rows[:, device] / self.heights, 0.0)
+        left = self.limits[device] - weights.sum()
+        if left < 0 and self._lower_features(device, rows, left):
+            return
         biggest = int(np.argmax(np.where(has, self.maps * (rows[:, device] / self.heights + 0.1), -1.0)))
         share = left / max(1.0, self.maps[biggest]) - 0.1
         smaller = np.floor(share * self.heights[biggest])
         if 0 < smaller < rows[biggest, device]:
             self.caps[biggest, device] = smaller
         else:
-            heaviest = int(np.argmax(np.where(has, self.weights, -1.0)))
+            heaviest = int(np.argmax(np.where(has, weights, -1.0)))
             self.caps[heaviest if left < 0 else biggest, device] = 0
+
+    def _lower_features(self, device: int, rows: NDArray[np.int64], left: float) -> bool:
+        """Takes as many features from a device as its weights are too large by; whether there are so many."""
+        has = self.shared * rows[:, device] / self.heights
+        biggest = int(np.argmax(has))
+        if has[biggest] + left <= 0:
+            return False
+        self.caps[biggest, device] = np.floor((has[biggest] + left) / self.shared[biggest] * self.heights[biggest])
+        return True
 
     def _finished(self, rows: NDArray[np.int64]) -> Strategy:
         strategy = Strategy(self.scheme, self._splits(rows), self._tail(rows))

@@ -7,7 +7,7 @@ from distredge.plan.policy import PlanningProblem, Policy
 from distredge.plan.strategy import PartitionScheme, Strategy
 from policies.aofl import AOFL
 from policies.coedge import CoEdge
-from policies.cuts import stage_cuts
+from policies.cuts import stage_cuts, with_head_cut
 from policies.deeperthings import DeeperThings
 from policies.deepthings import DeepThings
 from policies.equal import Equal
@@ -65,11 +65,12 @@ def fused_starts(problem: PlanningProblem, count: int = 4) -> list[Strategy]:
 
 def candidate_schemes(problem: PlanningProblem, strategies: list[Strategy]) -> list[PartitionScheme]:
     """LC-PSS's scheme, that of the pooling stages, and those of these strategies."""
-    schemes = [lcpss_scheme(problem), PartitionScheme(stage_cuts(problem.graph))]
+    graph = problem.graph
+    schemes = [lcpss_scheme(problem), PartitionScheme(with_head_cut(graph, stage_cuts(graph)))]
     schemes += [strategy.scheme for strategy in strategies]
     return list(dict.fromkeys(schemes))
 
 
 def lcpss_scheme(problem: PlanningProblem) -> PartitionScheme:
     """Where LC-PSS cuts the depth."""
-    return PartitionScheme(LCPSS().find_cuts(problem))
+    return PartitionScheme(with_head_cut(problem.graph, LCPSS().find_cuts(problem)))

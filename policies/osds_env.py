@@ -166,7 +166,7 @@ class SplitEnv:
             fractions = np.sort((actions + 1) / 2, axis=1)
             for later in range(task.volumes):
                 due = at <= later
-                cuts = np.round(fractions[due] * task.rows[later]).astype(np.int64)
+                cuts = np.round(_ends(fractions[due], task.in_head[later]) * task.rows[later]).astype(np.int64)
                 self._bounds[members[due], later, 0] = 0
                 self._bounds[members[due], later, 1:-1] = cuts
                 self._bounds[members[due], later, -1] = task.rows[later]
@@ -206,6 +206,15 @@ def _about(task: SplitTask) -> Floats:
     links = task.problem.network.links
     rates = np.array([min(link.uplink_mbps, link.downlink_mbps, 1e5) for link in links])
     return np.concatenate([speeds / speeds.max(), rates / rates.max()])
+
+
+def _ends(fractions: Floats, whole: bool) -> Floats:
+    """Where parts end but the last; of a whole, at either end: the largest part takes it."""
+    if not whole:
+        return fractions
+    sizes = np.diff(fractions, axis=1, prepend=0.0, append=1.0)
+    owner = sizes.argmax(axis=1)[:, None]
+    return (np.arange(fractions.shape[1])[None] >= owner).astype(np.float64)
 
 
 def _no_info(count: int) -> NDArray[np.object_]:

@@ -26,6 +26,7 @@ class SplitTask:
     Attributes:
         problem: what is asked.
         rows: reference rows of each volume.
+        in_head: whether a volume lies in the head, which the paper's form leaves on one device.
         bounds: of the incumbent, from which actions of the improved form start, of shape
             (volumes, devices + 1).
         cost_s: of the incumbent: its latency, and a little of the time at which each device is done [O]. It
@@ -46,6 +47,7 @@ class SplitTask:
         self._limits = memory_limits(problem)
         self._limited = not np.isinf(self._limits).all()
         self.rows = np.array(self._pricer.rows, dtype=np.int64)
+        self.in_head = np.array([problem.graph.head.issuperset(v.nodes) for v in self._pricer.volumes])
         self.features = _features(problem.graph, self._pricer.volumes)
         self.tail = -1 if start.tail_device is None else start.tail_device
         self.bounds = np.array([split.bounds for split in start.splits], dtype=np.int64)

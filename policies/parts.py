@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
 from distredge.sim.pricing import Pricer
+from policies.cuts import with_head_cut
 
 _KEPT = 4
 _pricers: list[tuple[PlanningProblem, Pricer]] = []
@@ -34,16 +36,34 @@ def pricer_for(problem: PlanningProblem) -> Pricer:
 def single_device(problem: PlanningProblem, device: int) -> Strategy:
     """Everything on one device, in one volume."""
     (volume,) = find_volumes(problem.graph, PartitionScheme())
-    bounds = (0,) * (device + 1) + (volume.rows,) * (len(problem.devices) - device)
-    return Strategy(PartitionScheme(), (SplitDecision(bounds),), device)
+    return Strategy(PartitionScheme(), (all_on(volume.rows, device, len(problem.devices)),), device)
 
 
 def shared_out(graph: Graph, cuts: Iterable[str], shares: Sequence[float] | NDArray[np.float64]) -> Strategy:
-    """The same shares of the rows of every volume."""
-    scheme = PartitionScheme(tuple(cuts))
+    """The same shares of the rows of every volume of the trunk; the head on the device with the largest.
+
+    Published ways split maps only.
+    """
+    scheme = PartitionScheme(with_head_cut(graph, cuts))
     weights = [float(share) for share in shares]
     splits = tuple(SplitDecision.from_shares(volume.rows, weights) for volume in find_volumes(graph, scheme))
-    return Strategy(scheme, splits)
+    return with_head_on(graph, Strategy(scheme, splits), weights.index(max(weights)))
+
+
+def all_on(rows: int, device: int, devices: int) -> SplitDecision:
+    """Every row on one device."""
+    return SplitDecision((0,) * (device + 1) + (rows,) * (devices - device))
+
+
+def with_head_on(graph: Graph, strategy: Strategy, device: int) -> Strategy:
+    """The strategy with all volumes that lie in the head on one device."""
+    if not graph.head:
+        return strategy
+    splits = list(strategy.splits)
+    for at, volume in enumerate(find_volumes(graph, strategy.scheme)):
+        if graph.head.issuperset(volume.nodes):
+            splits[at] = all_on(volume.rows, device, strategy.devices)
+    return replace(strategy, splits=tuple(splits))
 
 
 def fractions_of(shares: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
@@ -55,11 +75,16 @@ def fractions_of(shares: Sequence[float] | NDArray[np.float64]) -> NDArray[np.fl
 
 
 def with_best_tail(problem: PlanningProblem, strategy: Strategy) -> Strategy:
-    """The strategy with its tail on the device that answers soonest; unchanged for a model without a tail."""
-    if not problem.graph.tail:
+    """The strategy with its tail, or its head and tail, on the device that answers soonest; unchanged for a
+    model that has neither."""
+    graph = problem.graph
+    if not graph.tail and not graph.head:
         return strategy
-    tails = range(len(problem.devices))
-    return best_of(problem, [Strategy(strategy.scheme, strategy.splits, device) for device in tails])
+    tails = [replace(strategy, tail_device=device) for device in range(len(problem.devices))]
+    if not graph.head:
+        return best_of(problem, tails)
+    heads = [with_head_on(graph, each, device) for device, each in enumerate(tails)]
+    return best_of(problem, dict.fromkeys([strategy, *heads, *(tails if graph.tail else ())]))
 
 
 def best_of(problem: PlanningProblem, strategies: Iterable[Strategy]) -> Strategy:

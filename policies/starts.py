@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import combinations, islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distredge.plan.crossing import head_cuts
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
@@ -38,11 +38,12 @@ def simple_strategies(problem: PlanningProblem) -> tuple[Strategy, ...]:
     graph = problem.graph
     layers = narrow_cuts(graph)
     schemes = dict.fromkeys([(), stage_cuts(graph), layers[1::2], layers])
-    heights = {cuts: _heights(problem, cuts) for cuts in schemes}
     found = [single_device(problem, device) for device in range(len(problem.devices))]
     speeds = pricer_for(problem).speeds()
+    sharing = _Sharing(problem)
     for shares in _shares(problem, np.argsort(-speeds, kind="stable")):
-        found.extend(_shared_out(cuts, rows, shares) for cuts, rows in heights.items())
+        for cuts in schemes:
+            found.extend(sharing.strategies(cuts, shares))
     _known.insert(0, (problem, tuple(found)))
     del _known[_KEPT:]
     return _known[0][1]
@@ -56,8 +57,8 @@ def fused_strategies(problem: PlanningProblem) -> tuple[Strategy, ...]:
     if not shares:
         return ()
     cuts = fused_cuts(problem, linear_model(graph, narrow_cuts(graph)), np.array(shares))
-    heights = {each: _heights(problem, each) for each in dict.fromkeys(cuts)}
-    return tuple(_shared_out(at, heights[at], each) for at, each in zip(cuts, shares, strict=True))
+    sharing = _Sharing(problem)
+    return tuple(found for at, each in zip(cuts, shares, strict=True) for found in sharing.strategies(at, each))
 
 
 def _heights(problem: PlanningProblem, cuts: tuple[str, ...]) -> list[int]:
@@ -72,11 +73,39 @@ def _heights(problem: PlanningProblem, cuts: tuple[str, ...]) -> list[int]:
     return [int(rows) for rows in program.volume["rows"][: len(ends)]]
 
 
-def _shared_out(cuts: tuple[str, ...], heights: Sequence[int], shares: Array) -> Strategy:
-    """As `shared_out`, for known heights."""
-    weights = [float(share) for share in shares]
-    splits = tuple(SplitDecision.from_shares(rows, weights) for rows in heights)
-    return Strategy(PartitionScheme(cuts), splits)
+class _Sharing:
+    """Shares become strategies, for schemes that come again and again."""
+
+    def __init__(self, problem: PlanningProblem) -> None:
+        graph = self.graph = problem.graph
+        pricer = pricer_for(problem)
+        self.problem = problem
+        self.layers = head_cuts(graph)
+        self.head_speeds = pricer.speeds(sorted(graph.head)) if self.layers else np.zeros(0)
+        self.heights: dict[tuple[str, ...], list[int]] = {}
+
+    def strategies(self, cuts: tuple[str, ...], shares: Array) -> list[Strategy]:
+        """The trunk in these shares; the head on the member that is quickest there, and shared out by features
+        among all members, as quick as they are there."""
+        if not self.layers:
+            return [self._strategy(cuts, shares, len(cuts) + 1, shares)]
+        members = np.where(shares > 0, self.head_speeds, 0.0)
+        quickest = (np.arange(len(shares)) == members.argmax()).astype(np.float64)
+        return [
+            self._strategy((*cuts, self.graph.head_cut), shares, len(cuts) + 1, quickest),
+            self._strategy((*cuts, *self.layers), shares, len(cuts) + 1, members),
+        ]
+
+    def _strategy(self, cuts: tuple[str, ...], shares: Array, trunk: int, head: Array) -> Strategy:
+        """Shares of the first volumes, so many, and of all behind them."""
+        if cuts not in self.heights:
+            self.heights[cuts] = _heights(self.problem, cuts)
+        weights = [[float(share) for share in each] for each in (shares, head)]
+        splits = (
+            SplitDecision.from_shares(rows, weights[at >= trunk])
+            for at, rows in enumerate(self.heights[cuts])
+        )
+        return Strategy(PartitionScheme(cuts), tuple(splits))
 
 
 def rearranged(strategy: Strategy) -> tuple[Strategy, ...]:

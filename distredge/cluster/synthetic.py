@@ -21,12 +21,14 @@ class SyntheticDevice:
         flops: floating-point operations a second; a multiply-accumulate is two.
         t0_s: what a layer costs, whatever its size.
         granularity: g, the rows that cost as much as one: the staircase that GPUs show.
+        feature_work: how many multiply-accumulates one of a layer that is shared out by features counts as.
     """
 
     name: str
     flops: float
     t0_s: float
     granularity: int
+    feature_work: float = 1.0
 
     def on(self, graph: Graph) -> SyntheticTimes:
         """This device's times for one model."""
@@ -89,6 +91,10 @@ class SyntheticTimes:
         return np.where(rows > 0, total, 0.0)
 
     @cached_property
-    def _layers(self) -> list[tuple[int, int]]:
+    def _layers(self) -> list[tuple[float, int]]:
         """For each node, its multiply-accumulates and its rows (0: runs whole)."""
-        return [(node.macs, node_rows(self.graph, i)) for i, node in enumerate(self.graph.nodes)]
+        factor = {"features": self.type.feature_work}
+        return [
+            (node.macs * factor.get(node.rule.kind, 1.0), node_rows(self.graph, i))
+            for i, node in enumerate(self.graph.nodes)
+        ]

@@ -152,6 +152,14 @@ class Graph:
         """Nodes that are neither the head's nor the tail's."""
         return tuple(i for i in range(len(self.nodes)) if i not in self.tail and i not in self.head)
 
+    @cached_property
+    def head_cut(self) -> str:
+        """Where the depth is cut between trunk and head; "" without a head, or where it cannot be."""
+        if not self.head or not self.trunk:
+            return ""
+        name = next(filter(None, self.nodes[self.trunk[-1]].outputs))
+        return name if name in self.cut_points else ""
+
     def _last(self, among: frozenset[int]) -> frozenset[int]:
         """Of these nodes, those behind which there are no others."""
         found: set[int] = set()

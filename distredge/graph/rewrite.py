@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto, helper
 
+from distredge.graph import features
 from distredge.graph.draft import Draft, attributes_of, set_attribute
 from distredge.graph.model import Shape
 from distredge.graph.quantised import dequantise_late, unsigned_activations
@@ -21,7 +22,29 @@ def rewrite(draft: Draft) -> None:
     whole_map_pools(draft)
     unsigned_activations(draft)
     dequantise_late(draft)
+    weights_by_feature(draft)
     draft.name_nodes()
+
+
+def weights_by_feature(draft: Draft) -> None:
+    """Large fully connected layers get their weights feature by feature, so that a device's share of them is
+    one piece of the weights file."""
+    readers = draft.consumers()
+    opset = draft.opset
+    for node in draft.nodes:
+        if node.op_type not in ("Gemm", "MatMul") or node.domain not in ("", "ai.onnx"):
+            continue
+        name = node.input[1]
+        out, weights = draft.shapes.get(node.output[0], ()), draft.constant(name)
+        by_feature = bool(attributes_of(node).get("transB", 0))
+        if weights is None or by_feature or len(readers[name]) > 1 or not len(out) == weights.ndim == 2:
+            continue
+        # Only Gemm can read weights so, and before this opset it could not do without a bias.
+        if weights.nbytes < features.LARGE_BYTES or (node.op_type == "MatMul" and opset < 11):
+            continue
+        node.op_type = "Gemm"
+        node.input[1] = draft.add_constant(np.ascontiguousarray(weights.T), name)
+        set_attribute(node, "transB", 1)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from distredge.cluster.segment import segment_rows
 from distredge.graph.importer import Model
 from distredge.graph.model import Graph
 from distredge.plan.compile import compile_plan
+from distredge.plan.crossing import head_cuts
 from distredge.plan.execution import ExecutionPlan, Piece, Task, TensorInfo
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
@@ -78,15 +79,19 @@ class Piecework:
 
 
 def find_segments(graph: Graph) -> list[tuple[int, ...]]:
-    """Consecutive nodes with at least WORK_SHARE of the work each; the tail is one of its own."""
+    """Consecutive nodes with at least WORK_SHARE of the work each; each layer of the head, and the tail, is one
+    of its own."""
     total = sum(node.macs for node in graph.nodes)
     ends = {graph.producer[name] for name in graph.cut_points}
+    borders = {graph.producer[name] for name in head_cuts(graph)}
     body = [i for i in range(len(graph.nodes)) if i not in graph.tail]
     segments: list[list[int]] = [[]]
     done = 0.0
     for i in body:
         # a segment goes on to the next node with work in it, so that activations and pools stay with theirs
-        if done >= WORK_SHARE * total and graph.nodes[i].macs and segments[-1] and segments[-1][-1] in ends:
+        before = segments[-1][-1] if segments[-1] else -1
+        enough = done >= WORK_SHARE * total and graph.nodes[i].macs and i not in graph.head
+        if before in borders or (enough and before in ends):
             segments.append([])
             done = 0.0
         segments[-1].append(i)
@@ -155,7 +160,8 @@ class SegmentRunner:
         splits = []
         for at, volume in enumerate(volumes):
             own = rows if at == self._volume else min(volume.rows, max(1, round(share * volume.rows)))
-            top = (volume.rows - own) // 2
+            step = _step(graph, volume.nodes)
+            top = (volume.rows - own) // 2 // step * step
             splits.append(SplitDecision((0, top, top + own, volume.rows)))
         return compile_plan(
             graph, Strategy(PartitionScheme(tuple(cuts)), tuple(splits), _MIDDLE), ("above", "this", "below")
@@ -250,9 +256,10 @@ def _with_cold_weights(
 
     A segment that runs again and again finds its weights in the processor's cache; in a frame they come from
     memory. What the body takes as a whole over the sum of its segments is divided among them by the bytes of
-    their weights. The tail has run whole already.
+    their weights. Head and tail have more of them than a cache holds.
     """
-    body = {nodes: each for nodes, each in samples.items() if not graph.tail.intersection(nodes)}
+    last = graph.tail | graph.head
+    body = {nodes: each for nodes, each in samples.items() if not last.intersection(nodes)}
     nodes = tuple(i for segment in body for i in segment)
     work = runner.prepare(nodes, segment_rows(graph, nodes)) if nodes else None
     weights = {segment: _weights_bytes(graph, segment) for segment in body}
@@ -301,12 +308,13 @@ def _measure_segment(
     if nodes[0] in graph.tail:
         runner.forget_sessions()
         return seconds, works
-    measure(1)
-    gaps = [(1, height)]
+    step = _step(graph, nodes)
+    measure(min(step, height))
+    gaps = [(step, height)]
     while gaps and time.perf_counter() < end and len(seconds) < MOST_ROW_COUNTS:
         low, high = gaps.pop(0)
-        middle = (low + high) // 2
-        if middle - low < 1 or high - low <= FEWEST_ROWS_APART:
+        middle = (low + high) // 2 // step * step
+        if middle <= low or high - low <= FEWEST_ROWS_APART * step:
             continue
         line = measure(low) + (measure(high) - measure(low)) * (middle - low) / (high - low)
         got = measure(middle)
@@ -315,6 +323,12 @@ def _measure_segment(
     runner.forget_sessions()
     kept = {rows: works[rows] for rows in seconds}
     return seconds, {rows: Piecework(_nothing, w.moved_bytes, w.tasks) for rows, w in kept.items()}
+
+
+def _step(graph: Graph, nodes: tuple[int, ...]) -> int:
+    """Rows by which a segment is cut: 64 features of a layer that is shared out by them."""
+    made = (out for i in nodes if i in graph.head for out in graph.nodes[i].outputs if out)
+    return max((graph.tensors[out].quantum for out in made), default=1)
 
 
 def _nothing() -> None:

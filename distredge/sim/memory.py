@@ -32,6 +32,10 @@ class MemoryEstimate:
         constant = [{n for n in node.inputs if n and tensors[n].constant} for node in self._graph.nodes]
         return [sum(tensors[name].total_bytes for name in names) for names in constant]
 
+    def _is_shared(self, node: int) -> bool:
+        """Whether a device has the weights of its own rows only."""
+        return self._graph.nodes[node].rule.kind == "features"
+
     @cached_property
     def _maps(self) -> list[int]:
         """Per node, bytes of what it reads and makes, for all rows."""
@@ -43,8 +47,12 @@ class MemoryEstimate:
         return found
 
     def weights_bytes(self, nodes: tuple[int, ...]) -> float:
-        """Bytes of weights that a device keeps for these nodes."""
-        return WEIGHT_COPIES * sum(self._weights[i] for i in nodes)
+        """Bytes of weights that a device keeps for these nodes, however few of their rows it has."""
+        return WEIGHT_COPIES * sum(self._weights[i] for i in nodes if not self._is_shared(i))
+
+    def shared_bytes(self, nodes: tuple[int, ...]) -> float:
+        """Bytes of weights of which a device keeps as large a share as it has of the rows."""
+        return WEIGHT_COPIES * sum(self._weights[i] for i in nodes if self._is_shared(i))
 
     def work_bytes(self, volume: Volume) -> float:
         """Bytes of the largest node's maps, and of inputs and outputs kept, for all rows of a volume."""
@@ -76,10 +84,11 @@ class MemoryEstimate:
         """
         parts = np.diff(bounds, axis=2)
         fixed = np.array([self.weights_bytes(volume.nodes) for volume in volumes])
+        shared = np.array([self.shared_bytes(volume.nodes) for volume in volumes])
         maps = np.array([self.work_bytes(volume) for volume in volumes])
         rows = np.array([max(1, volume.rows) for volume in volumes])
         share = np.where(parts > 0, np.minimum(1.0, parts / rows[:, None] + 0.1), 0.0)
-        weights = ((parts > 0) * fixed[:, None]).sum(axis=1)
+        weights = ((parts > 0) * fixed[:, None] + parts * (shared / rows)[:, None]).sum(axis=1)
         work = (share * maps[:, None]).max(axis=1)
         tail = tuple(sorted(self._graph.tail))
         if tail:

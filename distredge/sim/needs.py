@@ -37,8 +37,8 @@ class RowNeeds:
     def least(self, node: int) -> list[tuple[str, float]]:
         """Per rowed input of a node, the smallest number of its rows per row that the node computes.
 
-        A node that reads all rows has a single row of its own, or needs its input row by row (a partial
-        reduction); constants are left out.
+        A node that reads all rows has them at hand even if it computes few of its own; a partial reduction
+        needs its input row by row; constants are left out.
         """
         graph, spec = self._graph, self._graph.nodes[node]
         found = []
@@ -49,8 +49,9 @@ class RowNeeds:
                 found.append((name, 1.0))
             elif self._reads_rows(node, position):
                 found.append((name, self._ratio(node, position)))
-            elif not graph.is_split(node):
-                found.append((name, float(graph.tensors[name].rows)))
+            else:
+                rows = self._height(node) if graph.is_split(node) else 1
+                found.append((name, graph.tensors[name].rows / rows))
         return found
 
     def _reads_rows(self, node: int, position: int) -> bool:
@@ -103,6 +104,8 @@ class RowNeeds:
 def _least_ratio(span: NDArray[np.int64]) -> float:
     """Over all ranges of output rows [a, b): rows from the first's start to the last's stop, per row."""
     rows = np.arange(len(span))
+    if (span[:, 0] == rows).all() and (span[:, 1] == rows + 1).all():
+        return 1.0
     sizes = span[None, :, 1] - span[:, None, 0]
     counts = rows[None, :] - rows[:, None] + 1
     return float((sizes[counts > 0] / counts[counts > 0]).min())

@@ -158,10 +158,12 @@ class Pricer:
         return float(table[int(np.ceil(share * (len(table) - 1)))])
 
     def speeds(self, nodes: Sequence[int] | None = None) -> Floats:
-        """Per device, one over the seconds for all rows of these nodes (of all nodes that are split)."""
+        """Per device, one over the seconds for all rows of these nodes (of all that are split in the trunk, or
+        anywhere where that has none)."""
         if nodes is None:
             graph = self.problem.graph
-            nodes = [i for i in range(len(graph.nodes)) if graph.is_split(i)]
+            split = [i for i in range(len(graph.nodes)) if graph.is_split(i)]
+            nodes = [i for i in split if i not in graph.head] or split
         seconds = [self.compute_seconds(device, nodes) for device in range(len(self.problem.devices))]
         return np.array([1.0 / max(each, 1e-12) for each in seconds])
 
