@@ -32,6 +32,8 @@ MOST_ROW_COUNTS = 17
 PAIRS = 6
 """Borders between segments at which the boundary cost is measured."""
 PAIR_SAMPLES = 11
+CACHE_BYTES = 128 * 1024 * 1024
+"""More than a cache holds."""
 _MIDDLE = 1
 """The device that is measured; those before and behind it own the other rows."""
 
@@ -256,7 +258,7 @@ def _with_cold_weights(
 
     A segment that runs again and again finds its weights in the processor's cache; in a frame they come from
     memory. What the body takes as a whole over the sum of its segments is divided among them by the bytes of
-    their weights. Head and tail have more of them than a cache holds.
+    their weights. Those of head and tail were not in the cache.
     """
     last = graph.tail | graph.head
     body = {nodes: each for nodes, each in samples.items() if not last.intersection(nodes)}
@@ -292,6 +294,7 @@ def _measure_segment(
     """Row counts that follow the bends of the table, widest gaps first, until time is up."""
     end = time.perf_counter() + budget_s
     height = segment_rows(graph, nodes)
+    between = _filler() if graph.head.issuperset(nodes) else _nothing
     seconds: dict[int, tuple[float, ...]] = {}
     works: dict[int, Piecework] = {}
 
@@ -300,7 +303,7 @@ def _measure_segment(
             work = runner.prepare(nodes, rows)
             if work is None:
                 return 0.0
-            seconds[rows] = tuple(_time(watch, work))
+            seconds[rows] = tuple(_time(watch, work, between))
             works[rows] = work
         return median(seconds[rows])
 
@@ -335,10 +338,22 @@ def _nothing() -> None:
     """In place of a run whose buffers are freed."""
 
 
-def _time(watch: Stopwatch, work: Piecework) -> Iterator[float]:
+def _filler() -> Callable[[], None]:
+    """Fills the processor's caches with something else: a layer of the head does little but read its weights,
+    and in a frame these come from memory."""
+    other = np.zeros(CACHE_BYTES // 4, dtype=np.float32)
+
+    def fill() -> None:
+        np.add(other, 1, out=other)
+
+    return fill
+
+
+def _time(watch: Stopwatch, work: Piecework, between: Callable[[], None] = _nothing) -> Iterator[float]:
     """Seconds of several runs, the first left out."""
     work.run()
     for _ in range(SAMPLES):
+        between()
         yield watch.time(work.run)
 
 
@@ -355,7 +370,8 @@ def _boundary_cost(
         Seconds for each task, and for each byte of its inputs and outputs; least squares, neither below 0.
     """
     end = time.perf_counter() + budget_s
-    pairs = [(a[0], b[0]) for a, b in pairwise(found) if not graph.tail.intersection(a[0] + b[0])]
+    last = graph.tail | graph.head
+    pairs = [(a[0], b[0]) for a, b in pairwise(found) if not last.intersection(a[0] + b[0])]
     chosen = (
         [pairs[i] for i in sorted({round(x) for x in np.linspace(0, len(pairs) - 1, PAIRS)})] if pairs else []
     )
