@@ -115,7 +115,9 @@ class _Fitting:
         biggest = int(np.argmax(has))
         if has[biggest] + left <= 0:
             return False
-        self.caps[biggest, device] = np.floor((has[biggest] + left) / self.shared[biggest] * self.heights[biggest])
+        self.caps[biggest, device] = np.floor(
+            (has[biggest] + left) / self.shared[biggest] * self.heights[biggest]
+        )
         return True
 
     def _finished(self, rows: NDArray[np.int64]) -> Strategy:

@@ -166,7 +166,9 @@ class SplitEnv:
             fractions = np.sort((actions + 1) / 2, axis=1)
             for later in range(task.volumes):
                 due = at <= later
-                cuts = np.round(_ends(fractions[due], task.in_head[later]) * task.rows[later]).astype(np.int64)
+                cuts = np.round(_ends(fractions[due], task.in_head[later]) * task.rows[later]).astype(
+                    np.int64
+                )
                 self._bounds[members[due], later, 0] = 0
                 self._bounds[members[due], later, 1:-1] = cuts
                 self._bounds[members[due], later, -1] = task.rows[later]

@@ -40,7 +40,7 @@ def simple_strategies(problem: PlanningProblem) -> tuple[Strategy, ...]:
     schemes = dict.fromkeys([(), stage_cuts(graph), layers[1::2], layers])
     found = [single_device(problem, device) for device in range(len(problem.devices))]
     speeds = pricer_for(problem).speeds()
-    sharing = _Sharing(problem)
+    sharing = Sharing(problem)
     for shares in _shares(problem, np.argsort(-speeds, kind="stable")):
         for cuts in schemes:
             found.extend(sharing.strategies(cuts, shares))
@@ -57,8 +57,10 @@ def fused_strategies(problem: PlanningProblem) -> tuple[Strategy, ...]:
     if not shares:
         return ()
     cuts = fused_cuts(problem, linear_model(graph, narrow_cuts(graph)), np.array(shares))
-    sharing = _Sharing(problem)
-    return tuple(found for at, each in zip(cuts, shares, strict=True) for found in sharing.strategies(at, each))
+    sharing = Sharing(problem)
+    return tuple(
+        found for at, each in zip(cuts, shares, strict=True) for found in sharing.strategies(at, each)
+    )
 
 
 def _heights(problem: PlanningProblem, cuts: tuple[str, ...]) -> list[int]:
@@ -73,7 +75,7 @@ def _heights(problem: PlanningProblem, cuts: tuple[str, ...]) -> list[int]:
     return [int(rows) for rows in program.volume["rows"][: len(ends)]]
 
 
-class _Sharing:
+class Sharing:
     """Shares become strategies, for schemes that come again and again."""
 
     def __init__(self, problem: PlanningProblem) -> None:
@@ -85,8 +87,8 @@ class _Sharing:
         self.heights: dict[tuple[str, ...], list[int]] = {}
 
     def strategies(self, cuts: tuple[str, ...], shares: Array) -> list[Strategy]:
-        """The trunk in these shares; the head on the member that is quickest there, and shared out by features
-        among all members, as quick as they are there."""
+        """The trunk in these shares; the head on the member that is quickest there, and shared out by
+        features, as quick as each member is there."""
         if not self.layers:
             return [self._strategy(cuts, shares, len(cuts) + 1, shares)]
         members = np.where(shares > 0, self.head_speeds, 0.0)

@@ -17,8 +17,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "inspect",
         help="print what of a model can be split",
-        description="Print the share of the work that can be split by rows, where the depth can be cut, "
-        "what runs whole on one device, and why.",
+        description="Print the share of the work that can be split by rows or features, where the depth can "
+        "be cut, what runs whole on one device, and why.",
     )
     parser.add_argument("model", metavar="MODEL", help="an ONNX file")
     add_model_options(parser)
@@ -52,6 +52,11 @@ def describe(graph: Graph) -> dict[str, Any]:
         "barriers": [
             {"node": node.source, "op_type": node.op_type, "reason": node.reason} for node in barriers
         ],
+        "features": [
+            {"node": node.source, "op_type": node.op_type, "macs": node.macs}
+            for node in graph.nodes
+            if node.rule.kind == "features"
+        ],
         "tail": [{"node": node.source, "op_type": node.op_type, "macs": node.macs} for node in tail],
     }
 
@@ -74,7 +79,8 @@ def _tensor(graph: Graph, name: str) -> dict[str, Any]:
 
 def _text(facts: dict[str, Any]) -> str:
     lines = [
-        f"{facts['model']}: {facts['split_share']:.1%} of {facts['gmacs']:.3g} GMACs can be split by rows",
+        f"{facts['model']}: {facts['split_share']:.1%} of {facts['gmacs']:.3g} GMACs can be split"
+        + (" by rows and features" if facts["features"] else " by rows"),
         *(f"  input   {_tensor_text(tensor)}" for tensor in facts["inputs"]),
         *(f"  output  {_tensor_text(tensor)}" for tensor in facts["outputs"]),
         f"  nodes   {facts['nodes']}: "
@@ -88,6 +94,10 @@ def _text(facts: dict[str, Any]) -> str:
         names = [node["node"] for node in facts["reductions"]]
         lines.append(_list(f"  reductions over rows: {len(names)}; devices exchange partial results", names))
     lines += [f"  barrier {node['node']} ({node['op_type']}): {node['reason']}" for node in facts["barriers"]]
+    if facts["features"]:
+        names = [f"{node['node']} ({node['op_type']})" for node in facts["features"]]
+        title = f"  fully connected layers shared out by output features, weights too: {len(names)}"
+        lines.append(_list(title, names))
     if facts["tail"]:
         macs = sum(node["macs"] for node in facts["tail"])
         lines.append(

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from distredge.graph.layouts import LAYOUTS
 from distredge.graph.features import behind_maps, features, is_large
+from distredge.graph.layouts import LAYOUTS
 from distredge.graph.model import Shape
 from distredge.graph.operation import NotByRows, Operation, Ruling
 from distredge.graph.operators import POINTWISE, RANDOM, Builder, joint_quantum

@@ -18,7 +18,8 @@ LARGE_BYTES = 16_000_000
 """Weights from which on a layer is shared out. A small board reads so much from memory in 2 to 8 ms, which is
 what it takes to give every device the whole input; smaller layers can hardly gain anything."""
 QUANTUM = 64
-"""Features by which cuts move: the engine lays weights out in blocks of 16, and fewer cuts are found sooner."""
+"""Features by which cuts move: the engine lays weights out in blocks of 16, and a search through fewer cuts
+is done sooner."""
 _FLOATS = ("float16", "float32", "float64")
 
 

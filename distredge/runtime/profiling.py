@@ -81,8 +81,8 @@ class Piecework:
 
 
 def find_segments(graph: Graph) -> list[tuple[int, ...]]:
-    """Consecutive nodes with at least WORK_SHARE of the work each; each layer of the head, and the tail, is one
-    of its own."""
+    """Consecutive nodes with at least WORK_SHARE of the work each; each layer of the head is one of its own,
+    and so is the tail."""
     total = sum(node.macs for node in graph.nodes)
     ends = {graph.producer[name] for name in graph.cut_points}
     borders = {graph.producer[name] for name in head_cuts(graph)}

@@ -158,8 +158,8 @@ class Pricer:
         return float(table[int(np.ceil(share * (len(table) - 1)))])
 
     def speeds(self, nodes: Sequence[int] | None = None) -> Floats:
-        """Per device, one over the seconds for all rows of these nodes (of all that are split in the trunk, or
-        anywhere where that has none)."""
+        """Per device, one over the seconds for all rows of these nodes: of all that are split in the trunk,
+        or in the head where there is no other."""
         if nodes is None:
             graph = self.problem.graph
             split = [i for i in range(len(graph.nodes)) if graph.is_split(i)]

@@ -49,7 +49,13 @@ def test_graph() -> None:
     assert [graph.nodes[i].op_type for i in sorted(graph.head)] == ["Flatten", "Gemm", "Relu", "Gemm", "Relu"]
     assert [graph.nodes[i].op_type for i in sorted(graph.tail)] == ["Softmax"]
     assert [graph.nodes[i].op_type for i in graph.trunk] == ["Conv", "Relu"]
-    assert [graph.tensors[graph.nodes[i].outputs[0]].rows for i in sorted(graph.head)] == [1, 256, 256, 128, 128]
+    assert [graph.tensors[graph.nodes[i].outputs[0]].rows for i in sorted(graph.head)] == [
+        1,
+        256,
+        256,
+        128,
+        128,
+    ]
     assert len(head_cuts(graph)) == 2
     assert graph.head_cut == head_cuts(graph)[0] == graph.nodes[graph.trunk[-1]].outputs[0]
 

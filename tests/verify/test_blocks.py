@@ -41,7 +41,9 @@ def test_block(block: Block, seed: int) -> None:
 def fully_connected(seed: int, opset: int = 17) -> ModelBuilder:
     """A map, three layers with several things between them, and an output of each kind."""
     choose, net = random.Random(seed), ModelBuilder(opset, seed)
-    x = net.add("MaxPool", net.relu(net.conv(net.input(1, 3, 12, 6), 4, 3)), kernel_shape=[2, 2], strides=[2, 2])
+    x = net.add(
+        "MaxPool", net.relu(net.conv(net.input(1, 3, 12, 6), 4, 3)), kernel_shape=[2, 2], strides=[2, 2]
+    )
     x = net.add("Flatten", x)
     wide = choose.choice([100, 128, 300])
     x = net.relu(net.add("Gemm", x, net.weights(wide, net.shape(x)[1]), net.weights(wide), transB=1))
