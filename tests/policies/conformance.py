@@ -11,7 +11,7 @@ from distredge.plan.policy import PlanningProblem, Policy
 from distredge.plan.strategy import Strategy
 from distredge.plan.validation import validate_plan
 from policies.parts import memory_limits, pricer_for
-from tests.policies.problems import all_tail, branches, chain, problem
+from tests.policies.problems import all_tail, branches, chain, problem, with_head
 
 
 class PolicyConformance:
@@ -28,13 +28,13 @@ class PolicyConformance:
         assert (pricer_for(asked).memory_bytes(strategy) <= memory_limits(asked)).all()
         return strategy
 
-    @pytest.mark.parametrize("make", [chain, branches, all_tail])
+    @pytest.mark.parametrize("make", [chain, branches, all_tail, with_head])
     def test_valid_and_the_same_twice(self, make: object) -> None:
         graph: Graph = make()  # type: ignore[operator]
         first, second = (self.decide(problem(graph, seed=3)) for _ in range(2))
         assert first == second
 
-    @pytest.mark.parametrize("make", [chain, branches, all_tail])
+    @pytest.mark.parametrize("make", [chain, branches, all_tail, with_head])
     def test_one_device(self, make: object) -> None:
         strategy = self.decide(problem(make(), gflops=(1.0,)))  # type: ignore[operator]
         assert strategy.devices == 1
@@ -45,7 +45,7 @@ class PolicyConformance:
     def test_more_devices_than_rows(self) -> None:
         self.decide(problem(chain(rows=4), gflops=(1.0, 2.0, 3.0, 1.0, 1.0, 2.0)))
 
-    @pytest.mark.parametrize("make", [chain, branches, all_tail])
+    @pytest.mark.parametrize("make", [chain, branches, all_tail, with_head])
     def test_device_without_memory_gets_nothing(self, make: object) -> None:
         asked = problem(make(), gflops=(4.0, 2.0, 1.0), memory_bytes=(0.0, 1e9, 1e9))  # type: ignore[operator]
         plan = compile_plan(asked.graph, self.decide(asked), [device.name for device in asked.devices])

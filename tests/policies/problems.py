@@ -7,7 +7,7 @@ from math import inf, prod
 from distredge.cluster.network import Link, Network
 from distredge.cluster.synthetic import SyntheticDevice
 from distredge.graph.model import Graph, Node, Tensor
-from distredge.graph.rules import PointwiseRule, WholeRule, WindowRule
+from distredge.graph.rules import FeatureRule, PointwiseRule, WholeRule, WindowRule
 from distredge.plan.policy import Device, PlanningProblem
 
 CHANNELS = 8
@@ -51,6 +51,18 @@ class GraphBuilder:
         )
         return name
 
+    def features(self, source: str, size: int) -> str:
+        """A fully connected layer whose features are rows."""
+        width = prod(self.tensors[source].shape)
+        weights, name = f"w{len(self.nodes)}", f"t{len(self.nodes)}"
+        self.tensors[weights] = Tensor(weights, (size, width), "float32", constant=True)
+        self.tensors[name] = Tensor(name, (1, size), "float32", 1, quantum=64)
+        rule = FeatureRule((None, 0))
+        self.nodes.append(
+            Node(f"n{name}", f"n{name}", "Gemm", (source, weights), (name,), rule, macs=width * size)
+        )
+        return name
+
     def _add(self, op: str, sources: tuple[str, ...], rows: int, rule: object, macs: int) -> str:
         name = f"t{len(self.nodes)}"
         self.tensors[name] = Tensor(name, (1, CHANNELS, rows, rows), "float32", 2)
@@ -81,6 +93,13 @@ def branches(rows: int = 24) -> Graph:
         name = builder.relu(builder.add(builder.conv(builder.relu(builder.conv(name))), name))
     low = builder.conv(name, stride=2)
     return builder.graph(builder.conv(name, kernel=1), builder.conv(low), builder.dense(low))
+
+
+def with_head(rows: int = 16) -> Graph:
+    """Two convolutions, two layers that are shared out by features, and a small one."""
+    builder = GraphBuilder(rows)
+    x = builder.conv(builder.conv("x"), stride=2)
+    return builder.graph(builder.dense(builder.features(builder.features(x, 2048), 1024)))
 
 
 def all_tail(rows: int = 8) -> Graph:
