@@ -1,8 +1,8 @@
 """`sudo python -m benchmarks.hosts`: every policy on four unequal hosts, measured beside predicted.
 
-Makes a testbed of real hosts, deploys to it, and for each model runs `fab profile` and `distredge compare
---measure`, as a user would. Writes benchmarks/results/hosts.json, in which models that were left out keep
-their figures, and a section of docs/benchmarks.md.
+Makes a testbed of real hosts, deploys to it, and for each model runs `fab profile`, `distredge advise` and
+`distredge compare --measure`, as a user would. Writes benchmarks/results/hosts.json, in which models that
+were left out keep their figures, and a section of docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -78,15 +78,16 @@ class Controller:
         return self._run("-m", "fabric", *words)
 
     def measure(self, name: str, budget_s: float, rounds: int) -> dict[str, Any]:
-        """Profiles all hosts on a model of the zoo, and compares all policies there."""
+        """Profiles all hosts on a model of the zoo, asks for advice, and compares all policies there."""
         model, shape = self._folder / f"{name}.onnx", MODELS[name]
         entry = zoo.get(name)
         zoo.write(entry.build(None if 0 in entry.shape else shape), model)
         size = ["--input-shape", f"{entry.input}={'x'.join(map(str, shape))}"]
         print(self.fab("profile", "--model", str(model), "--budget-s", str(budget_s), *size), flush=True)
-        words = ["compare", str(model), "--hosts", str(self._hosts.with_suffix(".measured.ini"))]
-        words += ["--measure", "--rounds", str(rounds), "--json", *size]
-        rows = json.loads(self._run("-m", "distredge", *words))
+        words = [str(model), "--hosts", str(self._hosts.with_suffix(".measured.ini")), "--json", *size]
+        advice = json.loads(self._run("-m", "distredge", "advise", *words))
+        compare = ["compare", *words, "--measure", "--rounds", str(rounds)]
+        rows = json.loads(self._run("-m", "distredge", *compare))
         for row in rows:
             if "measured_latency_s" in row:
                 measured, predicted = row["measured_latency_s"], row["latency_s"]
@@ -101,6 +102,7 @@ class Controller:
             "when": time.strftime("%Y-%m-%d %H:%M"),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}",
             "load": os.getloadavg()[0],
+            "advised_gain": advice["latency_gain"],
             "policies": rows,
         }
 

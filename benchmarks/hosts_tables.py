@@ -15,7 +15,8 @@ A [testbed](design/testbed.md) on one machine: CPU shares 0.6, 0.4, 0.3, 0.2; li
 Mbit/s; the requester at 1,000. `sudo python -m benchmarks.hosts` makes it, deploys, profiles, compares and
 writes this section: medians of single frames, all policies interleaved in several rounds. *Error* is that of
 the simulator, by what `fab profile` has just measured. *auto / it*: how many times as fast `auto` was,
-measured. `offload` is the best single host.
+measured. `offload` is the best single host; *advised*: how many times as fast as that host all of them
+together would be by `distredge advise`, before anything ran.
 
 """
 
@@ -57,9 +58,17 @@ def _summary(results: Mapping[str, Any]) -> str:
                 f"{max(errors):.1%}",
                 f"{ratios[closest]:.2f} ({closest})",
                 f"{ratios['offload']:.2f}",
+                f"{found['advised_gain']:.2f}" if "advised_gain" in found else "",
             )
         )
-    head = ("model", "median error", "largest error", "auto / the closest", "auto / best single host")
+    head = (
+        "model",
+        "median error",
+        "largest error",
+        "auto / the closest",
+        "auto / best single host",
+        "advised",
+    )
     return _table(head, lines)
 
 
