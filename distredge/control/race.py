@@ -36,7 +36,8 @@ def race(
     strategies: Mapping[str, Strategy],
     *,
     rounds: int = 5,
-    frames: int = 2,
+    frames: int = 3,
+    warm_up: int = 3,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> dict[str, Raced]:
     """Runs all strategies in turn, several times over, since machines are shared and noisy.
@@ -48,7 +49,9 @@ def race(
         feed: the frame.
         strategies: by name.
         rounds: how often each one's turn comes.
-        frames: measured per turn, after one that is not.
+        frames: measured per turn.
+        warm_up: frames before them that are not. The first ones after a change are slower, by up to a half:
+            sessions run for the first time, and those of the last plan are taken down.
         progress: called with turns done and turns in all.
     """
     seconds: dict[str, list[float]] = {name: [] for name in strategies}
@@ -57,7 +60,8 @@ def race(
         for at in range(rounds):
             for number, (name, strategy) in enumerate(strategies.items()):
                 session.use(strategy)
-                session.run(None, feed)
+                for _ in range(warm_up):
+                    session.run(None, feed)
                 for _ in range(frames):
                     begin = time.perf_counter()
                     outputs[name] = session.run(None, feed)

@@ -29,7 +29,7 @@ from distredge.sim.pricing import Pricer
 SHARES = (1.0, 0.5, 0.25)
 BASELINES = ("offload", "modnn", "mednn", "coedge", "deepthings", "deeperthings", "aofl")
 PROFILE_S, TRAINING_S, PLANNING_S = 10.0, 10.0, 2.0
-ROUNDS = 3
+ROUNDS, WARM_UP, FRAMES = 2, 2, 3
 OUTPUT = Path("demo-output")
 
 
@@ -95,7 +95,7 @@ def run(
 ) -> None:
     """Runs every strategy, interleaved; prints the table; draws what the last one did."""
     with progress("running") as show:
-        raced = race(session, feed, strategies, rounds=ROUNDS, progress=show)
+        raced = race(session, feed, strategies, rounds=ROUNDS, warm_up=WARM_UP, frames=FRAMES, progress=show)
     outputs = raced["auto"].outputs
     pricer = Pricer(problem)
     medians = {name: one.latency_s for name, one in raced.items()}
