@@ -21,16 +21,21 @@ _pricers: list[tuple[PlanningProblem, Pricer]] = []
 
 
 def pricer_for(problem: PlanningProblem) -> Pricer:
-    """The simulator's evaluator, made once per graph, devices and network: its tables take time to make."""
+    """The simulator's evaluator, made once per graph, devices, network and wire: its tables take time."""
     for at, (known, pricer) in enumerate(_pricers):
-        if all(getattr(known, part) is getattr(problem, part) for part in ("graph", "devices", "network")):
+        if known.network is problem.network and _is_same_model(known, problem):
             _pricers.insert(0, _pricers.pop(at))
             return pricer
-    same = [p for other, p in _pricers if other.graph is problem.graph and other.devices is problem.devices]
+    same = [pricer for other, pricer in _pricers if _is_same_model(other, problem)]
     pricer = same[0].on(problem) if same else Pricer(problem)
     _pricers.insert(0, (problem, pricer))
     del _pricers[_KEPT:]
     return pricer
+
+
+def _is_same_model(one: PlanningProblem, other: PlanningProblem) -> bool:
+    """Whether two problems differ in nothing but their links, budgets and seeds."""
+    return one.graph is other.graph and one.devices is other.devices and one.wire == other.wire
 
 
 def single_device(problem: PlanningProblem, device: int) -> Strategy:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distredge.commands.options import add_model_options, load, positive
+from distredge.commands.options import add_model_options, add_wire, load, positive
 from distredge.commands.plan import add_cluster, add_planning
 from distredge.errors import InputError
 
@@ -44,6 +44,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--policies", default=DEFAULT, metavar="P,P", help="who decides (default: all but osds, which trains)"
     )
     add_planning(parser)
+    add_wire(parser)
     parser.add_argument("--json", action="store_true", help="a list of rows on stdout")
     parser.add_argument("--plot", metavar="FILE", help="a picture of the latencies")
     return parser
@@ -61,7 +62,13 @@ def run(args: argparse.Namespace) -> int:
     models = {name: load(args, name).graph for name in args.models}
     rows = []
     for row in compare(
-        models, clusters, policies, seed=args.seed, budget_s=args.budget_s, in_flight=args.in_flight
+        models,
+        clusters,
+        policies,
+        seed=args.seed,
+        budget_s=args.budget_s,
+        in_flight=args.in_flight,
+        wire=args.wire,
     ):
         rows.append(row)
         if not args.json:
@@ -93,6 +100,7 @@ def _measure(args: argparse.Namespace, cluster: Cluster, policies: list[Policy])
                 budget_s=args.budget_s,
                 in_flight=args.in_flight,
                 rounds=args.rounds,
+                wire=args.wire,
                 progress=partial(show, f"{Path(name).stem}: turns on the peers"),
             )
         rows += found

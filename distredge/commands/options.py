@@ -37,6 +37,19 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_wire(parser: argparse.ArgumentParser, default: str | None = "exact") -> None:
+    """`--wire`: how rows may be coded; see `distredge.plan.wire`. It imports nothing heavy."""
+    from distredge.plan.wire import WIRES
+
+    parser.add_argument(
+        "--wire",
+        choices=WIRES,
+        default=default,
+        help="how rows may be coded on their way: exact (packed where that pays), raw (never packed), or "
+        "rounded to fp16 or int8 (default: exact)",
+    )
+
+
 def model_source(args: argparse.Namespace, path: str) -> str | bytes:
     """A model as the options want it: its path, or its bytes with what `--preprocess` adds.
 

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from distredge.commands.options import add_model_options, load, non_negative, positive, seconds
+from distredge.commands.options import add_model_options, add_wire, load, non_negative, positive, seconds
 from distredge.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--policy", default="auto", metavar="P", help="who decides (default: auto)")
     parser.add_argument("--as-in-paper", action="store_true", help="osds: in the paper's form")
     add_planning(parser)
+    add_wire(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="write the execution plan, as JSON")
     parser.add_argument("--plot", metavar="FILE", help="draw the plan")
     parser.add_argument(
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
                 raise InputError(f"{option} is for --policy osds only")
     cluster = load_cluster(args.cluster)
     model = load(args, args.model)
-    problem = planning_problem(model.graph, cluster, seed=args.seed, budget_s=args.budget_s)
+    problem = planning_problem(model.graph, cluster, seed=args.seed, budget_s=args.budget_s, wire=args.wire)
     with progress(quiet=args.json) as show:
         settings: dict[str, object] = {"as_in_paper": True} if args.as_in_paper else {}
         curve: list[tuple[int, float]] = []
@@ -100,7 +101,7 @@ def _save(args: argparse.Namespace, model: Model, cluster: Cluster, row: Compari
     from distredge.plot.plan import plot_plan
 
     assert row.strategy is not None
-    plan = compile_plan(model.graph, row.strategy, cluster.names, model=model.weights_sha256)
+    plan = compile_plan(model.graph, row.strategy, cluster.names, model=model.weights_sha256, wire=args.wire)
     if args.output:
         try:
             plan.save(args.output)

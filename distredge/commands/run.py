@@ -10,7 +10,14 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from distredge.commands.options import add_model_options, file_name, non_negative, peer_count, positive
+from distredge.commands.options import (
+    add_model_options,
+    add_wire,
+    file_name,
+    non_negative,
+    peer_count,
+    positive,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +62,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=file_name, metavar="FILE", help="write the outputs, as a .npz by output name"
     )
+    add_wire(parser, default=None)
     parser.add_argument("--check", action="store_true", help="compare with onnxruntime on the whole model")
     parser.add_argument(
         "--strict", action="store_true", help="end at the loss of a peer, instead of going on"
@@ -75,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     from distredge.commands.options import model_source, named_input_shapes, parse_input_shapes
     from distredge.commands.progress import progress
     from distredge.graph.importer import load_model, model_inputs
+    from distredge.plan.wire import ROUNDED
     from distredge.runtime.feeds import check_feed
     from distredge.runtime.inputs import check_output, read_arrays, read_picture, write_outputs
     from distredge.runtime.reference import random_feed
@@ -109,15 +118,17 @@ def run(args: argparse.Namespace) -> int:
             recover=not args.strict,
             progress=show,
             view=args.view,
+            wire=args.wire,
         ) as session,
     ):
         if args.view:
             print(f"view {session.view_url}", file=sys.stderr, flush=True)
         outputs, facts = measure(session, feed, args.frames, args.in_flight, partial(show, "frames"))
-    facts = {"model": args.model, "policy": args.plan or args.policy, **facts}
+        wire = session.wire
+    facts = {"model": args.model, "policy": args.plan or args.policy, "wire": wire, **facts}
     wrong = False
-    if args.check:
-        wrong = _check(model.source, feed, outputs, facts)
+    if args.check or wire in ROUNDED:
+        wrong = _check(model.source, feed, outputs, facts) and args.check
     if args.output:
         write_outputs(args.output, [info.name for info in model.output_infos], outputs)
     print(json.dumps(facts) if args.json else _text(facts))
@@ -160,15 +171,23 @@ def measure(
 
 def _check(source: Any, feed: Mapping[str, Array], outputs: list[Array], facts: dict[str, Any]) -> bool:
     """Adds the errors to the facts; returns whether the answer is wrong."""
-    from distredge.runtime.reference import WholeModel, difference
+    from distredge.plan.wire import ROUNDED
+    from distredge.runtime.reference import WIRE_TOLERANCE, WholeModel, difference, top_classes
 
-    found = difference(outputs, WholeModel(source).run(feed))
+    expected = WholeModel(source).run(feed)
+    found = difference(outputs, expected)
+    agree, classes = top_classes(outputs, expected)
     facts["max_abs_error"] = found.absolute
     facts["max_rel_error"] = found.relative
-    return not found.relative <= CHECK_TOLERANCE
+    facts["tolerance"] = WIRE_TOLERANCE.get(facts["wire"], CHECK_TOLERANCE)
+    if classes and facts["wire"] in ROUNDED:
+        facts["top1"] = agree / classes
+    return not found.relative <= facts["tolerance"]
 
 
 def _text(facts: dict[str, Any]) -> str:
+    from distredge.plan.wire import ROUNDED
+
     latency = facts["latency_s"]
     lines = [
         f"{facts['model']} on {facts['peers']} peer{'s' * (facts['peers'] != 1)} by {facts['policy']}: "
@@ -178,8 +197,11 @@ def _text(facts: dict[str, Any]) -> str:
         f"  latency {latency['median'] * 1e3:.2f} ms median, {latency['p95'] * 1e3:.2f} ms in 95 of 100",
     ]
     if "max_abs_error" in facts:
-        verdict = "as onnxruntime" if facts["max_rel_error"] <= CHECK_TOLERANCE else "WRONG"
+        verdict = "as onnxruntime" if facts["max_rel_error"] <= facts["tolerance"] else "WRONG"
+        if facts["wire"] in ROUNDED:
+            verdict = f"on the wire {facts['wire']}, against onnxruntime"
         lines.append(
             f"  {verdict}: largest error {facts['max_abs_error']:.3g}, relative {facts['max_rel_error']:.3g}"
+            + (f"; the highest class agrees in {facts['top1']:.1%} of answers" if "top1" in facts else "")
         )
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from distredge.errors import PolicyError
 from distredge.graph.model import Graph
 from distredge.plan.policy import PlanningProblem, Policy, decide, get_policy
 from distredge.plan.strategy import Strategy
+from distredge.plan.wire import EXACT, whole_bytes
 from distredge.sim.bound import lower_bound
 from distredge.sim.pricing import Pricer
 
@@ -152,12 +153,13 @@ def compare(
     seed: int = 0,
     budget_s: float = 2.0,
     in_flight: int = IN_FLIGHT,
+    wire: str = EXACT,
 ) -> Iterator[Comparison]:
     """Every policy on every model and cluster, one row at a time."""
     chosen = list(policies)
     for model, graph in models.items():
         for cluster in clusters:
-            problem = planning_problem(graph, cluster, seed=seed, budget_s=budget_s)
+            problem = planning_problem(graph, cluster, seed=seed, budget_s=budget_s, wire=wire)
             pricer = Pricer(problem)
             for policy in chosen:
                 yield evaluate(
@@ -172,8 +174,8 @@ def replicated_rate(problem: PlanningProblem, devices: Sequence[int], pricer: Pr
     them together no more than the requester's links and the access point carry.
     """
     graph, network = problem.graph, problem.network
-    sent = 8e-6 * sum(graph.tensors[name].total_bytes for name in graph.inputs)
-    returned = 8e-6 * sum(graph.tensors[name].total_bytes for name in graph.outputs)
+    sent = 8e-6 * sum(whole_bytes(graph, name, problem.wire) for name in graph.inputs)
+    returned = 8e-6 * sum(whole_bytes(graph, name, problem.wire) for name in graph.outputs)
     rates = []
     for device in devices:
         link = network.link(device)

@@ -11,6 +11,7 @@ from distredge.control.compare import Comparison, compare
 from distredge.control.race import race
 from distredge.graph.importer import Model
 from distredge.plan.policy import Policy
+from distredge.plan.wire import EXACT
 from distredge.runtime.reference import random_feed
 from distredge.runtime.session import InferenceSession
 
@@ -24,6 +25,7 @@ def compare_measured(
     budget_s: float = 2.0,
     in_flight: int = 8,
     rounds: int = 3,
+    wire: str = EXACT,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Comparison]:
     """Lets policies decide by the cluster's profiles, then runs what they decided, interleaved.
@@ -37,6 +39,7 @@ def compare_measured(
         policies: who decides.
         seed, budget_s, in_flight: as for `compare`.
         rounds: how often each one's turn comes.
+        wire: how rows may be coded; see `distredge.plan.wire`.
         progress: called with turns done and turns in all.
 
     Raises:
@@ -44,14 +47,21 @@ def compare_measured(
         PeerError: a peer does not answer, or fails.
     """
     graph = model.graph
-    rows = list(
-        compare({graph.name: graph}, [cluster], policies, seed=seed, budget_s=budget_s, in_flight=in_flight)
+    compared = compare(
+        {graph.name: graph},
+        [cluster],
+        policies,
+        seed=seed,
+        budget_s=budget_s,
+        in_flight=in_flight,
+        wire=wire,
     )
+    rows = list(compared)
     strategies = {row.policy: row.strategy for row in rows if row.strategy is not None}
     shapes = {name: (graph.tensors[name].shape, graph.tensors[name].dtype) for name in graph.inputs}
     feed = random_feed(shapes, seed)
     rates: dict[str, float] = {}
-    with InferenceSession(model, hosts=cluster, policy="equal") as session, session.undisturbed():
+    with InferenceSession(model, hosts=cluster, policy="equal", wire=wire) as session, session.undisturbed():
         raced = race(session, feed, strategies, rounds=rounds, progress=progress)
         for name, strategy in strategies.items():
             session.use(strategy)

@@ -94,7 +94,7 @@ class Estimates:
         down: dict[int, list[float]] = defaultdict(list)
         for number, took_s in review.transit_s.items():
             transfer = review.plan.transfers[number]
-            if review.plan.transfer_bytes(transfer) < LARGE_BYTES or not isfinite(took_s):
+            if review.plan.sent_bytes(transfer) < LARGE_BYTES or not isfinite(took_s):
                 continue
             slowness = (max(0.0, took_s) + GRACE_S) / (foreseen.get(number, 0.0) + GRACE_S)
             up[transfer.source].append(slowness)

@@ -9,10 +9,11 @@ from distredge.cluster.load import cluster_times
 from distredge.cluster.network import Network
 from distredge.graph.model import Graph
 from distredge.plan.policy import Device, PlanningProblem
+from distredge.plan.wire import EXACT
 
 
 def planning_problem(
-    graph: Graph, cluster: Cluster, *, seed: int = 0, budget_s: float = 2.0
+    graph: Graph, cluster: Cluster, *, seed: int = 0, budget_s: float = 2.0, wire: str = EXACT
 ) -> PlanningProblem:
     """Shares out `graph` over the devices of `cluster`: their profiles, memory and links.
 
@@ -21,6 +22,7 @@ def planning_problem(
         cluster: each of its devices names a profile, measured or of the catalog.
         seed: of everything random.
         budget_s: how long a policy may think.
+        wire: how rows may be coded; see `distredge.plan.wire`.
 
     Raises:
         HostsError: a device has no profile, or names an unknown one.
@@ -31,4 +33,4 @@ def planning_problem(
         Device(device.name, found, inf if device.memory_mb is None else device.memory_mb * 1e6)
         for device, found in zip(cluster.devices, times, strict=True)
     )
-    return PlanningProblem(graph, devices, Network.of(cluster), seed, budget_s)
+    return PlanningProblem(graph, devices, Network.of(cluster), seed, budget_s, wire)

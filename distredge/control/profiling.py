@@ -25,6 +25,7 @@ from distredge.plan.execution import REQUESTER, ExecutionPlan
 from distredge.plan.policy import Device, PlanningProblem
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
+from distredge.plan.wire import RAW
 from distredge.runtime.engine import Array
 from distredge.runtime.session import InferenceSession
 from distredge.runtime.trace import Activity
@@ -185,7 +186,7 @@ class _Watch:
         session, graph = self._session, self._session.model.graph
         now = time.monotonic()
         end = now + (self._end - now) / (self._of - self._done)
-        plan = compile_plan(graph, strategy, session.plan.devices, model=session.plan.model)
+        plan = compile_plan(graph, strategy, session.plan.devices, model=session.plan.model, wire=RAW)
         session.use(plan)
         session.run(None, self._feed)
         session.trace()

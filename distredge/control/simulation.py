@@ -92,7 +92,7 @@ def simulate(
             f"the plan is for the devices {', '.join(plan.devices)}; {cluster.name} has "
             f"{', '.join(cluster.names)}"
         )
-    problem = planning_problem(graph, cluster)
+    problem = planning_problem(graph, cluster, wire=plan.wire)
     seconds = task_seconds(graph, plan, Pricer(problem).times)
     count = frames or (1 if in_flight == 1 else 4 * in_flight + 8)
     alone = replay(plan, seconds, problem.network)

@@ -21,9 +21,17 @@ from distredge.plan.compile import compile_plan
 from distredge.plan.draw import random_strategy
 from distredge.plan.execution import REQUESTER, ExecutionPlan
 from distredge.plan.strategy import Strategy
+from distredge.plan.wire import EXACT
 from distredge.runtime.engine import Array, PartSessions, whole_session
 from distredge.runtime.inprocess import InProcessCluster
-from distredge.runtime.reference import Difference, WholeModel, difference, random_feed
+from distredge.runtime.reference import (
+    WIRE_TOLERANCE,
+    Difference,
+    WholeModel,
+    difference,
+    random_feed,
+    top_classes,
+)
 
 TOLERANCE = 5e-6
 """Of each output's largest magnitude: cutting the depth changes which operators onnxruntime fuses."""
@@ -61,6 +69,8 @@ class Verification:
         ok: every output of every strategy is within tolerance of the whole model; where the whole's own
             sums are off by more than that, of the whole model with exact sums.
         wrong: the first strategy and output that are not; empty if all is well.
+        wire: how rows were coded; what was packed losslessly was unpacked again and held against it.
+        top1: of outputs that are class vectors, how many name the whole model's class first; None without.
     """
 
     model: str
@@ -80,6 +90,8 @@ class Verification:
     tolerance: float
     ok: bool
     wrong: str
+    wire: str = EXACT
+    top1: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; None for an error that is no number (shapes, types or NaNs disagree)."""
@@ -95,6 +107,8 @@ def verify(
     peers: int = 3,
     strategies: int = 20,
     seed: int = 0,
+    wire: str = EXACT,
+    feeds: Sequence[Mapping[str, Array]] = (),
     progress: Callable[[int], None] = lambda done: None,
 ) -> Verification:
     """Executes random strategies in-process and compares every output with the whole model.
@@ -104,6 +118,8 @@ def verify(
         peers: devices that each strategy is for.
         strategies: how many; at least half have three or more volumes where the model has two cuts.
         seed: of inputs, strategies and the order of events.
+        wire: how rows may be coded. Rounded ones are held to `WIRE_TOLERANCE`.
+        feeds: inputs of one's own; none: two random ones.
         progress: called with the number of strategies done.
 
     Raises:
@@ -117,11 +133,12 @@ def verify(
         raise InputError(f"{drawn.name} ({drawn.op_type}) draws at random: there is nothing to compare with")
     tensors = {name: graph.tensors[name] for name in graph.inputs}
     shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-    feeds = [random_feed(shapes, seed + at) for at in range(2)]
+    own = list(feeds)
+    feeds = own or [random_feed(shapes, seed + at) for at in range(2)]
     whole = WholeModel(model.source)
     expected = [whole.run(feed) for feed in feeds]
     for at, outputs in enumerate(expected):
-        if any(_is_faint(output) for output in outputs):
+        if not own and any(_is_faint(output) for output in outputs):
             feeds[at] = random_feed(shapes, seed + at, strokes=True)
             expected[at] = whole.run(feeds[at])
     del whole
@@ -132,12 +149,13 @@ def verify(
     counts: Counter[str] = Counter()
     worst, most, most_total, wrong = Difference(0.0, 0.0), 0, 0, ""
     answers: list[list[Array]]
-    least = widest = tolerance_of(graph)
+    least = widest = max(tolerance_of(graph), WIRE_TOLERANCE.get(wire, 0.0))
+    agree = classes = 0
     for done in range(strategies):
         strategy = random_strategy(graph, peers, _cuts(graph, done, rng), rng)
-        frames = 2 if done % 4 == 0 else 1
+        frames = len(feeds) if own or done % 4 == 0 else 1
         try:
-            plan = compile_plan(graph, strategy, names, model=model.weights_sha256)
+            plan = compile_plan(graph, strategy, names, model=model.weights_sha256, wire=wire)
             plan.validate()
             answers = InProcessCluster(plan, sessions, rng).run(feeds[:frames])
         except Exception as error:  # onnxruntime's own errors share no public base
@@ -151,6 +169,7 @@ def verify(
         widest = max(widest, tolerance)
         for at, (got, want) in enumerate(zip(answers, expected, strict=False)):
             worst = worst.worse(difference(got, want))
+            agree, classes = (a + b for a, b in zip((agree, classes), top_classes(got, want), strict=True))
             allowed = _allowed(graph, want, tolerance)
             excused = _is_within(got, want, allowed) or (reduces and exact.excuses(at, got, want, allowed))
             if not (excused or wrong):
@@ -177,6 +196,8 @@ def verify(
         tolerance=widest,
         ok=not wrong,
         wrong=wrong,
+        wire=wire,
+        top1=agree / classes if classes else None,
     )
 
 

@@ -22,12 +22,13 @@ from distredge.plan.execution import (
 )
 from distredge.plan.strategy import SplitDecision, Strategy
 from distredge.plan.volumes import Volume, find_volumes
+from distredge.plan.wire import EXACT, check_wire, coding_of
 
 NONE = Rows(0, 0)
 
 
 def compile_plan(
-    graph: Graph, strategy: Strategy, devices: Sequence[str], *, model: str = ""
+    graph: Graph, strategy: Strategy, devices: Sequence[str], *, model: str = "", wire: str = EXACT
 ) -> ExecutionPlan:
     """Turns a strategy into the tasks and transfers that peers execute and the simulator prices.
 
@@ -36,11 +37,13 @@ def compile_plan(
         strategy: one split decision per volume, each with one part per device.
         devices: their names, in the order of the parts.
         model: SHA-256 of the model's weights.
+        wire: how rows may be coded on the wire, one of `distredge.plan.wire.WIRES`.
 
     Raises:
         StrategyError: the strategy does not fit the graph or the devices.
+        InputError: there is no such wire.
     """
-    return _Compiler(graph, strategy, tuple(devices)).compile(model)
+    return _Compiler(graph, strategy, tuple(devices), check_wire(wire)).compile(model)
 
 
 def check_strategy(graph: Graph, strategy: Strategy, devices: int) -> tuple[Volume, ...]:
@@ -81,8 +84,9 @@ def biggest_part(split: SplitDecision) -> int:
 class _Compiler:
     """Walks the volumes stage by stage and keeps, per device, where each row it has came from."""
 
-    def __init__(self, graph: Graph, strategy: Strategy, devices: tuple[str, ...]) -> None:
+    def __init__(self, graph: Graph, strategy: Strategy, devices: tuple[str, ...], wire: str) -> None:
         self.graph = graph
+        self.wire = wire
         self.strategy = strategy
         self.devices = devices
         self.volumes = check_strategy(graph, strategy, len(devices))
@@ -110,6 +114,7 @@ class _Compiler:
             tasks=tuple(self.tasks),
             transfers=tuple(self.transfers),
             results=results,
+            wire=self.wire,
         )
 
     def _volume(self, at: int, volume: Volume, split: SplitDecision) -> None:
@@ -247,7 +252,8 @@ class _Compiler:
         for source, rows, task in sources:
             for gap in missing:
                 if common := gap.intersect(rows):
-                    transfer = Transfer(len(self.transfers), name, common, source, device, task)
+                    coding = coding_of(self.graph, name, self.wire)
+                    transfer = Transfer(len(self.transfers), name, common, source, device, task, coding)
                     self.transfers.append(transfer)
                     pieces.append(Piece(common, transfer=transfer.id))
                     held.append(pieces[-1])

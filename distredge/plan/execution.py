@@ -14,9 +14,10 @@ from distredge.graph.part import PartSpec
 from distredge.graph.rows import Rows
 from distredge.plan.serde import from_plain, to_plain
 from distredge.plan.strategy import Strategy
+from distredge.plan.wire import EXACT, RAW, sent_sizes
 
 FORMAT = "distredge-plan"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 REQUESTER = -1
 """The device number of the requester, in tasks and transfers."""
@@ -78,6 +79,7 @@ class Transfer:
     Attributes:
         task: the task on `source` that makes the rows; -1 when the requester sends a graph input, or
             a graph input is passed on.
+        coding: how the rows travel, one of `wire.CODINGS`; the sender may fall back to RAW.
     """
 
     id: int
@@ -86,6 +88,7 @@ class Transfer:
     source: int
     target: int
     task: int = -1
+    coding: str = RAW
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ class ExecutionPlan:
         tasks: in an order in which one device may run them.
         transfers: `transfers[i].id == i`.
         results: per output, the transfers that the requester assembles it from.
+        wire: the user's choice of `wire.WIRES`, which the transfers' codings follow from.
     """
 
     model: str
@@ -146,6 +150,7 @@ class ExecutionPlan:
     tasks: tuple[Task, ...]
     transfers: tuple[Transfer, ...]
     results: tuple[TaskInput, ...]
+    wire: str = EXACT
 
     def validate(self) -> None:
         """Proves that every output row is covered exactly once and every input row has a source.
@@ -158,7 +163,7 @@ class ExecutionPlan:
         validate_plan(self)
 
     def row_bytes(self, tensor: str) -> int:
-        """Bytes of one row of a tensor on the wire; of all of it, for a whole tensor."""
+        """Bytes of one row of a tensor in memory; of all of it, for a whole tensor."""
         info = self.tensors[tensor]
         size = _item_bytes(info.dtype)
         kept = (d for axis, d in enumerate(info.shape) if axis != info.row_axis)
@@ -171,8 +176,15 @@ class ExecutionPlan:
         return sum(self.row_bytes(tensor) * rows for tensor, rows in sizes)
 
     def transfer_bytes(self, transfer: Transfer) -> int:
-        """Payload bytes of a transfer (of strings, an estimate)."""
+        """Bytes of a transfer's rows in memory (of strings, an estimate)."""
         return self.row_bytes(transfer.tensor) * transfer.rows.size
+
+    def sent_bytes(self, transfer: Transfer) -> int:
+        """Payload bytes of a transfer; lossless coding, whose gain depends on the data, counts as none."""
+        row, beside = sent_sizes(
+            self.tensors[transfer.tensor], transfer.coding, self.row_bytes(transfer.tensor)
+        )
+        return row * transfer.rows.size + beside
 
     def save(self, path: str | Path) -> None:
         """Writes the plan as a JSON file."""
@@ -195,7 +207,10 @@ class ExecutionPlan:
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise StrategyError(f"{path}: not a plan file")
         if document.get("version") != FORMAT_VERSION:
-            raise StrategyError(f"{path}: plan format {document.get('version')}, not {FORMAT_VERSION}")
+            raise StrategyError(
+                f"{path}: plan format {document.get('version')}, not {FORMAT_VERSION}; "
+                "make it anew with `distredge plan`"
+            )
         try:
             plan = from_plain(cls, document.get("plan"))
         except ProtocolError as error:

@@ -14,6 +14,7 @@ from distredge.cluster.segment import ComputeTimes
 from distredge.errors import PolicyError
 from distredge.graph.model import Graph
 from distredge.plan.strategy import Strategy
+from distredge.plan.wire import EXACT
 
 GROUP = "distredge.policies"
 
@@ -43,6 +44,7 @@ class PlanningProblem:
         network: their links and the requester's.
         seed: of everything random.
         budget_s: how long the policy may think; those that need no search ignore it.
+        wire: how rows may be coded on the wire; see `distredge.plan.wire`.
     """
 
     graph: Graph
@@ -50,6 +52,7 @@ class PlanningProblem:
     network: Network
     seed: int = 0
     budget_s: float = 2.0
+    wire: str = EXACT
 
 
 class Policy(Protocol):

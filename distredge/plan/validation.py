@@ -10,6 +10,7 @@ import re
 from distredge.errors import StrategyError
 from distredge.graph.rows import Rows
 from distredge.plan.execution import REQUESTER, ExecutionPlan, Piece, Task, TaskInput, TensorInfo
+from distredge.plan.wire import CODINGS, FLOATS, RAW, WIRES
 
 _DTYPE = re.compile(r"bool|object|(u?int|b?float|complex)[0-9]+[a-z0-9_]*")
 
@@ -26,6 +27,8 @@ def validate_plan(plan: ExecutionPlan) -> None:
             nobody, or tasks wait for each other in a circle.
     """
     _check_strategy(plan)
+    if plan.wire not in WIRES:
+        raise StrategyError(f"the plan's wire is {plan.wire[:20]!r}; it may be {', '.join(WIRES)}")
     for name, info in plan.tensors.items():
         _check_tensor(name, info)
     for at, task in enumerate(plan.tasks):
@@ -100,6 +103,10 @@ def _check_transfer(plan: ExecutionPlan, at: int, made: Made) -> None:
     if not -1 <= transfer.task < len(plan.tasks):
         raise StrategyError(f"transfer {at} names task {transfer.task}, which is not there")
     _check_described(plan, [transfer.tensor])
+    info = plan.tensors[transfer.tensor]
+    is_float = info.dtype in FLOATS and not info.dynamic
+    if transfer.coding not in CODINGS or not (is_float or transfer.coding == RAW):
+        raise StrategyError(f"transfer {at} of {info.dtype} cannot be coded as {transfer.coding[:20]!r}")
     if transfer.task >= 0:
         rows, on = made.get((transfer.task, transfer.tensor)), plan.tasks[transfer.task].device
     else:

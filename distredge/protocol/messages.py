@@ -13,8 +13,9 @@ import msgpack
 
 from distredge.errors import ProtocolError
 from distredge.plan.serde import from_plain
+from distredge.plan.wire import RAW
 
-VERSION = 1
+VERSION = 2
 HEADER_LIMIT = 128 * 1024
 """Bytes of the largest header: the addresses of hundreds of devices. A rows header is under 200."""
 
@@ -29,7 +30,8 @@ Buffer = bytes | bytearray | memoryview
 class RowsMessage:
     """Rows of one transfer, C-contiguous, in the payload. Strings travel as a msgpack list.
 
-    `sent_s` is the sender's monotonic clock when it handed the message to its socket.
+    `coding` says how the rows are coded, one of `distredge.plan.wire.CODINGS`. `sent_s` is the sender's
+    monotonic clock when it handed the message to its socket.
     """
 
     kind: ClassVar[str] = "rows"
@@ -42,6 +44,7 @@ class RowsMessage:
     stop: int
     sender: int
     sent_s: float
+    coding: str = RAW
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +197,8 @@ class FrameFailed:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Liveness and clock; answered with Pong carrying the same number."""
+    """Liveness and clock; answered with Pong carrying the same number. From a requester the payload may tell
+    how long the peer's own transfers take: a msgpack list as in Pong, without tasks."""
 
     kind: ClassVar[str] = "ping"
     session: int

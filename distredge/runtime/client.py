@@ -37,6 +37,7 @@ from distredge.protocol.messages import (
     Welcome,
 )
 from distredge.runtime.clock import Clocks
+from distredge.runtime.coding import Coded
 from distredge.runtime.deployment import Deployment, Line, PeerAddress, Processes
 from distredge.runtime.engine import Array
 from distredge.runtime.keys import KeyPair
@@ -301,16 +302,16 @@ class Client:
             self.lines.back(at)
 
     def _on_rows(self, at: int, fields: RowsFields, payload: Buffer | None) -> None:
-        session, epoch, frame, number, tensor, *_, sent_s = fields
+        session, epoch, frame, number, tensor, *_, sent_s, coding = fields
         if session != self.session or payload is None:
             return
         deployment = self._rollout.deployments.get(epoch)
         try:
-            came_s = self.lines.rows_came(epoch, frame, number, tensor, payload)
+            came_s = self.lines.rows_came(epoch, frame, number, tensor, Coded(coding, payload))
         except ProtocolError as error:
             self._fail(ProtocolError(f"peer {self.names[at]} sent rows that do not fit: {error}"))
         if came_s is not None and deployment is not None:
-            deployment.measured.arrived(number, came_s - sent_s + self._clocks.offset_s(at))
+            deployment.arrived(number, came_s - sent_s + self._clocks.offset_s(at))
 
     def _on_reports(self, at: int, payload: Buffer) -> None:
         """What a peer's parts and transfers took. If it is not to be understood, it is not missed."""
@@ -346,7 +347,9 @@ class Client:
         self.observer(self, now)
 
     def _send_pings(self) -> None:
-        self._peers.tell(self.members, Ping(self.session, self._clocks.ask(time.monotonic())))
+        ping = Ping(self.session, self._clocks.ask(time.monotonic()))
+        for at in sorted(self.members):
+            self._peers.links[at].send_message(ping, self._rollout.take_transits(at))
 
     def _lose(self, loss: Loss, *, cut_off: bool = False) -> None:
         """A peer is gone."""

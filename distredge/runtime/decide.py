@@ -13,6 +13,7 @@ from distredge.graph.importer import Model
 from distredge.plan.compile import compile_plan
 from distredge.plan.execution import ExecutionPlan
 from distredge.plan.policy import Device, PlanningProblem, Policy
+from distredge.plan.wire import EXACT
 from distredge.runtime.blobs import BlobSource
 from distredge.runtime.client import Client
 from distredge.runtime.measure import evened, measure_speeds, problem_of_speeds
@@ -28,9 +29,13 @@ class Decider:
             and nothing is measured.
         seed: of everything random.
         budget_s: how long the policy may think.
+        wire: how rows may be coded.
     """
 
-    def __init__(self, policy: Policy, cluster: Cluster | None, seed: int, budget_s: float) -> None:
+    def __init__(
+        self, policy: Policy, cluster: Cluster | None, seed: int, budget_s: float, wire: str = EXACT
+    ) -> None:
+        self.wire = wire
         self._policy, self._cluster, self._seed, self._budget_s = policy, cluster, seed, budget_s
         self._speeds: tuple[float, ...] | None = None
         self._names: tuple[str, ...] = ()
@@ -73,7 +78,7 @@ class Decider:
             budget_s=min(self._budget_s, budget_s),
         )
         strategy = self._policy.find_strategy(problem).embedded(chosen, len(self._names))
-        return compile_plan(model.graph, strategy, self._names, model=model.weights_sha256)
+        return compile_plan(model.graph, strategy, self._names, model=model.weights_sha256, wire=self.wire)
 
     @property
     def _has_profiles(self) -> bool:
@@ -84,11 +89,17 @@ class Decider:
         if cluster is not None and self._has_profiles:
             times = cluster_times(cluster, graph)
             devices = tuple(Device(name, each) for name, each in zip(self._names, times, strict=True))
-            return PlanningProblem(graph, devices, Network.of(cluster), self._seed, self._budget_s)
+            return PlanningProblem(graph, devices, Network.of(cluster), self._seed, self._budget_s, self.wire)
         assert self._speeds is not None
         network = None if cluster is None else Network.of(cluster)
         return problem_of_speeds(
-            graph, self._names, self._speeds, network, seed=self._seed, budget_s=self._budget_s
+            graph,
+            self._names,
+            self._speeds,
+            network,
+            seed=self._seed,
+            budget_s=self._budget_s,
+            wire=self.wire,
         )
 
     def _measured(self, client: Client, model: Model, blobs: Sequence[BlobSource]) -> tuple[float, ...]:

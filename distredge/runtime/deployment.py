@@ -9,11 +9,13 @@ from typing import Protocol
 
 from distredge.errors import PeerError
 from distredge.plan.execution import REQUESTER, ExecutionPlan
+from distredge.plan.wire import LOSSLESS
 from distredge.protocol.events import Members
 from distredge.protocol.succession import Succession, involved_devices
 from distredge.runtime.blobs import BlobSource
 from distredge.runtime.engine import Array, FrameStore
-from distredge.runtime.tally import Measured, Review, TallyReport
+from distredge.runtime.outgoing import Outgoing
+from distredge.runtime.tally import Arrival, Measured, Review, TallyReport
 
 STANDBY_BYTES = 256 * 1024 * 1024
 """Weights of all plans that are kept ready for the loss of a peer; for larger models there are none."""
@@ -49,7 +51,9 @@ class Deployment:
         self.line = line
         self.involved = involved_devices(plan)
         self.store = FrameStore(plan)
+        self.outgoing = Outgoing(plan, REQUESTER)
         self.measured = Measured()
+        self._transits: dict[int, float] = {}
         self.frames: set[int] = set()
         """Frames whose inputs are in the store."""
         self.failure: PeerError | None = None
@@ -86,7 +90,20 @@ class Deployment:
             if 0 <= number < len(plan.transfers) and plan.transfers[number].target == at:
                 source = plan.transfers[number].source
                 sent_by = 0.0 if source == REQUESTER else offset_s(source)
-                self.measured.arrived(number, seconds - offset_s(at) + sent_by)
+                self.arrived(number, seconds - offset_s(at) + sent_by)
+
+    def arrived(self, transfer: int, seconds: float) -> None:
+        """A transfer took so long, as far as clocks agree."""
+        self.measured.arrived(transfer, seconds)
+        if self.plan.transfers[transfer].source == REQUESTER:
+            self.outgoing.arrived(transfer, seconds)
+        elif self.plan.transfers[transfer].coding == LOSSLESS:
+            self._transits[transfer] = min(seconds, self._transits.get(transfer, seconds))
+
+    def take_transits(self, source: int) -> list[Arrival]:
+        """What the transfers of a peer took since this was last asked, where it wants to know."""
+        own = [number for number in self._transits if self.plan.transfers[number].source == source]
+        return [(number, self._transits.pop(number)) for number in own]
 
 
 class Line:

@@ -19,8 +19,10 @@ from distredge.graph.draft import dtype_name
 from distredge.graph.extract import PartBuilder, session_options_folder_key
 from distredge.graph.part import PartSpec
 from distredge.graph.rows import Rows
-from distredge.plan.execution import ExecutionPlan, Piece, Task, TaskInput, TensorInfo
+from distredge.plan.execution import ExecutionPlan, Piece, Task, TaskInput, TensorInfo, Transfer
+from distredge.plan.wire import RAW
 from distredge.protocol.messages import Buffer, unpack
+from distredge.runtime.coding import Coded, check_rows, decode_rows
 from distredge.runtime.values import is_foreign, run_foreign
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -113,15 +115,16 @@ class FrameStore:
 
     def __init__(self, plan: ExecutionPlan) -> None:
         self._plan = plan
-        self._frames: dict[int, dict[tuple[str, Any], Array]] = {}
+        self._frames: dict[int, dict[tuple[str, Any], Any]] = {}
         self._made = {(task.id, output.tensor): output.rows for task in plan.tasks for output in task.outputs}
 
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put_transfer(self, frame: int, transfer: int, array: Array) -> None:
-        """Keeps rows that arrived."""
-        self._frames.setdefault(frame, {})["transfer", transfer] = array
+    def put_transfer(self, frame: int, transfer: int, rows: Array | Coded) -> None:
+        """Keeps rows that arrived, as `received` gives them. Coded ones are decoded where they are first
+        needed, in the thread that computes."""
+        self._frames.setdefault(frame, {})["transfer", transfer] = rows
 
     def put_inputs(self, frame: int, feed: Mapping[str, Array]) -> None:
         """Keeps the model's inputs, whole (at the requester)."""
@@ -144,6 +147,15 @@ class FrameStore:
         piece = Piece(wanted.rows, task=wanted.task)
         array = _contiguous(self._piece(frame, wanted.tensor, piece))
         return _with_shape(array) if self._plan.tensors[wanted.tensor].dynamic else array
+
+    def put_coded(self, frame: int, transfer: int, coded: Coded) -> None:
+        """Keeps what a transfer will send, until `take_coded`."""
+        self._frames.setdefault(frame, {})["coded", transfer] = coded
+
+    def take_coded(self, frame: int, transfer: int) -> Coded | None:
+        """What `put_coded` kept; None if that was nothing."""
+        coded: Coded | None = self._frames[frame].pop(("coded", transfer), None)
+        return coded
 
     def assemble(self, frame: int, wanted: TaskInput) -> Array:
         """One input of a task, C-contiguous. Without a copy where one buffer holds just these rows."""
@@ -169,7 +181,7 @@ class FrameStore:
     def _piece(self, frame: int, tensor: str, piece: Piece) -> Array:
         kept = self._frames[frame]
         if piece.transfer >= 0:
-            array, there = kept["transfer", piece.transfer], self._plan.transfers[piece.transfer].rows
+            array, there = self._arrived(kept, piece.transfer), self._plan.transfers[piece.transfer].rows
         elif piece.task >= 0:
             array, there = kept["task", (piece.task, tensor)], self._made[piece.task, tensor]
         else:
@@ -180,6 +192,16 @@ class FrameStore:
             return array
         at = slice(piece.rows.start - there.start, piece.rows.stop - there.start)
         return array[(slice(None),) * axis + (at,)]
+
+    def _arrived(self, kept: dict[tuple[str, Any], Any], transfer: int) -> Array:
+        found = kept["transfer", transfer]
+        if type(found) is Coded:
+            planned = self._plan.transfers[transfer]
+            found = kept["transfer", transfer] = decode_rows(
+                found, self._plan.tensors[planned.tensor], planned.rows
+            )
+        array: Array = found
+        return array
 
 
 class Engine:
@@ -301,6 +323,16 @@ def to_payload(array: Array) -> Buffer:
     if array.dtype.hasobject:
         return bytes(msgpack.packb([str(item) for item in array.ravel()]))
     return array.reshape(-1).view(np.uint8).data
+
+
+def received(coded: Coded, transfer: Transfer, info: TensorInfo) -> Array | Coded:
+    """Rows that came, for a FrameStore: an array over the payload, or what is still to be decoded.
+
+    Raises:
+        ProtocolError: the payload cannot be the rows of this transfer.
+    """
+    check_rows(coded, transfer, info)
+    return coded if coded.coding != RAW else from_payload(coded.payload, info, transfer.rows)
 
 
 def from_payload(payload: Buffer, info: TensorInfo, rows: Rows) -> Array:

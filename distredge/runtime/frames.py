@@ -9,9 +9,9 @@ from itertools import count
 from typing import NamedTuple
 
 from distredge.errors import PeerError
-from distredge.protocol.messages import Buffer
+from distredge.runtime.coding import Coded
 from distredge.runtime.deployment import Deployment, Line
-from distredge.runtime.engine import Array, copied, from_payload, owned, to_payload
+from distredge.runtime.engine import Array, copied, owned, received
 from distredge.runtime.link import Link
 from distredge.runtime.trace import FrameTimes, TraceEvent
 from distredge.runtime.transport import rows_header, size_of
@@ -62,23 +62,23 @@ class Frames:
         """Sends rows of a frame's inputs to a peer."""
         self._enter(deployment, frame)
         target, fields = deployment.routes[transfer]
-        array = deployment.store.rows_to_send(frame, transfer)
+        coding, payload = deployment.outgoing.code(transfer, deployment.store.rows_to_send(frame, transfer))
         start = time.monotonic()
-        header = rows_header(self._session, deployment.epoch, frame, *fields, start)
-        self._links[target].send(header, to_payload(array))
-        self.events.append(TraceEvent("send", frame, transfer, start, time.monotonic(), array.nbytes))
+        header = rows_header(self._session, deployment.epoch, frame, *fields, start, coding=coding)
+        self._links[target].send(header, payload)
+        self.events.append(TraceEvent("send", frame, transfer, start, time.monotonic(), size_of(payload)))
 
-    def take_rows(self, deployment: Deployment, frame: int, transfer: int, payload: Buffer) -> float:
+    def take_rows(self, deployment: Deployment, frame: int, transfer: int, coded: Coded) -> float:
         """Keeps rows that came from a peer; when they did.
 
         Raises:
-            ProtocolError: they do not have the size of these rows.
+            ProtocolError: they cannot be these rows.
         """
         now, plan = time.monotonic(), deployment.plan
         wanted = plan.transfers[transfer]
-        array = from_payload(payload, plan.tensors[wanted.tensor], wanted.rows)
-        deployment.store.put_transfer(frame, transfer, array)
-        self.events.append(TraceEvent("receive", frame, transfer, now, now, size_of(payload)))
+        rows = received(coded, wanted, plan.tensors[wanted.tensor])
+        deployment.store.put_transfer(frame, transfer, rows)
+        self.events.append(TraceEvent("receive", frame, transfer, now, now, size_of(coded.payload)))
         return now
 
     def deliver(self, deployment: Deployment, frame: int) -> None:

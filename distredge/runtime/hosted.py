@@ -10,6 +10,7 @@ from math import inf
 
 from distredge.errors import ProtocolError, StrategyError
 from distredge.plan.execution import REQUESTER, ExecutionPlan
+from distredge.plan.wire import RAW
 from distredge.protocol.events import (
     ForgetFrame,
     FrameDropped,
@@ -21,8 +22,10 @@ from distredge.protocol.events import (
 )
 from distredge.protocol.messages import Buffer
 from distredge.protocol.provider import ProviderState
+from distredge.runtime.coding import Coded
 from distredge.runtime.compute import DutyCycle
-from distredge.runtime.engine import Engine, FrameStore, PartSessions, from_payload, numpy_dtype
+from distredge.runtime.engine import Engine, FrameStore, PartSessions, numpy_dtype, received, to_payload
+from distredge.runtime.outgoing import Outgoing
 from distredge.runtime.tally import Tally
 from distredge.runtime.trace import TraceEvent
 from distredge.runtime.transport import RowsFields, size_of
@@ -66,6 +69,7 @@ class HostedPlan:
         self.is_ready = False
         self.is_over = False
         self.plan: ExecutionPlan
+        self.outgoing: Outgoing
         self.store: FrameStore
         self._engine: Engine
         self._state: ProviderState
@@ -97,6 +101,7 @@ class HostedPlan:
         self._made_bytes = self._measure(plan, limit_bytes)
         self.plan = plan
         self.store = FrameStore(plan)
+        self.outgoing = Outgoing(plan, self.device)
         self._engine = Engine(plan, self.device, sessions, self.store)
         self._engine.prepare()
         self._state = ProviderState(plan, self.device)
@@ -113,6 +118,9 @@ class HostedPlan:
         own = [task for task in plan.tasks if task.device == self.device]
         read = [sum(plan.row_bytes(item.tensor) * item.rows.size for item in task.inputs) for task in own]
         made = sum(plan.row_bytes(out.tensor) * out.rows.size for task in own for out in task.outputs)
+        made += sum(
+            plan.transfer_bytes(t) for t in plan.transfers if t.source == self.device and t.coding != RAW
+        )
         came = sum(plan.transfer_bytes(t) for t in plan.transfers if t.target == self.device)
         needed = max(made + came, *read, 0)
         if needed > limit_bytes:
@@ -155,7 +163,7 @@ class HostedPlan:
         Raises:
             ProtocolError: they are not what the plan says that this transfer brings.
         """
-        _, _, frame, number, tensor, start, stop, sender, sent_s = fields
+        _, _, frame, number, tensor, start, stop, sender, sent_s, coding = fields
         now = time.monotonic()
         transfer = self.plan.transfers[number] if 0 <= number < len(self.plan.transfers) else None
         if transfer is None or (transfer.tensor, *transfer.rows, transfer.source) != (
@@ -168,12 +176,12 @@ class HostedPlan:
         info, size = self.plan.tensors[tensor], size_of(payload)
         if (info.dynamic or info.dtype == "object") and size > LOOSE_BYTES:
             raise ProtocolError("strings, or a tensor of any shape, are over the limit")
-        array = from_payload(payload, info, transfer.rows)
+        rows = received(Coded(coding, payload), transfer, info)
         with self._lock:
             instructions = self._state.handle(RowsArrived(frame, number))
             if not instructions or type(instructions[0]) is not RejectRows:
-                self.store.put_transfer(frame, number, array)
-                self._keep(frame, size)
+                self.store.put_transfer(frame, number, rows)
+                self._keep(frame, size if coding == RAW else self.plan.transfer_bytes(transfer))
                 self._note_running(instructions)
         self.tally.arrived(number, now - sent_s)
         self.trace.append(TraceEvent("receive", frame, number, now, now, size))
@@ -200,9 +208,12 @@ class HostedPlan:
         return self._cost_s[task]
 
     def run(self, frame: int, task: int) -> None:
-        """Computes a part. Raises whatever goes wrong in it."""
+        """Computes a part, and codes what of it is to be sent so. Raises whatever goes wrong in it."""
         start = time.monotonic()
         self._engine.run(frame, task)
+        for transfer in self.outgoing.of_task(task):
+            coded = self.outgoing.code(transfer, self.store.rows_to_send(frame, transfer))
+            self.store.put_coded(frame, transfer, coded)
         self._duty.rest_after(time.monotonic() - start)
         end = time.monotonic()
         before = self._cost_s[task]
@@ -235,6 +246,11 @@ class HostedPlan:
                 self._forget_later = frame
                 return []
         return instructions
+
+    def coded(self, frame: int, transfer: int) -> Coded:
+        """The rows of a transfer as they are to travel."""
+        coded = self.store.take_coded(frame, transfer)
+        return coded or Coded(RAW, to_payload(self.store.rows_to_send(frame, transfer)))
 
     def route(self, transfer: int) -> tuple[int, tuple[int, str, int, int, int]]:
         """Where a transfer goes, and the fields of its header from `transfer` to `sender`."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from distredge.errors import DistrEdgeError
 from distredge.plan.execution import REQUESTER, ExecutionPlan
+from distredge.plan.wire import LOSSLESS
 from distredge.protocol.events import (
     DeliverFrame,
     Event,
@@ -22,7 +23,9 @@ from distredge.protocol.events import (
 from distredge.protocol.messages import RowsMessage, decode, encode
 from distredge.protocol.provider import ProviderState
 from distredge.protocol.requester import RequesterState
-from distredge.runtime.engine import Array, Engine, FrameStore, PartSessions, from_payload, to_payload
+from distredge.runtime.coding import Coded, decode_rows
+from distredge.runtime.engine import Array, Engine, FrameStore, PartSessions, received
+from distredge.runtime.outgoing import Outgoing
 
 
 class InProcessCluster:
@@ -39,6 +42,9 @@ class InProcessCluster:
         self._rng = rng
         self._states: dict[int, ProviderState | RequesterState] = {REQUESTER: RequesterState(plan)}
         self._stores = {REQUESTER: FrameStore(plan)}
+        self._outgoing = {
+            at: Outgoing(plan, at, always=True) for at in (REQUESTER, *range(len(plan.devices)))
+        }
         self._engines: dict[int, Engine] = {}
         for device in range(len(plan.devices)):
             self._states[device] = ProviderState(plan, device)
@@ -76,8 +82,8 @@ class InProcessCluster:
         message = decode(header)
         assert isinstance(message, RowsMessage)
         transfer = self._plan.transfers[message.transfer]
-        array = from_payload(payload, self._plan.tensors[transfer.tensor], transfer.rows)
-        self._stores[device].put_transfer(message.frame, transfer.id, array)
+        rows = received(Coded(message.coding, payload), transfer, self._plan.tensors[transfer.tensor])
+        self._stores[device].put_transfer(message.frame, transfer.id, rows)
         self._tell(device, RowsArrived(message.frame, transfer.id))
 
     def _tell(self, device: int, event: Event) -> None:
@@ -100,6 +106,11 @@ class InProcessCluster:
 
     def _send(self, device: int, frame: int, number: int) -> None:
         transfer = self._plan.transfers[number]
+        rows = self._stores[device].rows_to_send(frame, number)
+        coding, payload = coded = self._outgoing[device].code(number, rows)
+        info = self._plan.tensors[transfer.tensor]
+        if coding == LOSSLESS and decode_rows(coded, info, transfer.rows).tobytes() != rows.tobytes():
+            raise DistrEdgeError(f"rows of {transfer.tensor!r} do not unpack to what was packed")
         message = RowsMessage(
             session=0,
             epoch=0,
@@ -110,6 +121,6 @@ class InProcessCluster:
             stop=transfer.rows.stop,
             sender=device,
             sent_s=0.0,
+            coding=coding,
         )
-        payload = bytes(to_payload(self._stores[device].rows_to_send(frame, number)))
-        self._pending.append((transfer.target, encode(message), payload))
+        self._pending.append((transfer.target, encode(message), bytes(payload)))

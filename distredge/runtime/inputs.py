@@ -11,8 +11,10 @@ import numpy as np
 
 from distredge.errors import InputError
 from distredge.files import written_whole
+from distredge.graph.importer import Model
 from distredge.graph.model import Tensor
 from distredge.runtime.engine import Array, numpy_dtype
+from distredge.runtime.feeds import check_feed
 
 _CHANNELS = (1, 3)
 
@@ -43,6 +45,26 @@ def read_arrays(path: str, names: tuple[str, ...]) -> dict[str, Array] | None:
         text = f"the model has the inputs {', '.join(names)}; put an array for each into a .npz"
         raise InputError(f"--input {path}: {text}", path=path)
     return {names[0]: loaded}
+
+
+def read_feed(path: str, model: Model) -> dict[str, Array]:
+    """A file's arrays, or the picture that it is, as a feed of a model in the size that it was imported in.
+
+    Raises:
+        InputError: it is neither, or does not fit the model.
+    """
+    tensors = {name: model.graph.tensors[name] for name in model.graph.inputs}
+    arrays = read_arrays(path, tuple(tensors))
+    if arrays is None:
+        return read_picture(path, tensors)
+    feed = check_feed(model.input_infos, arrays)
+    for name, array in feed.items():
+        if name in tensors and array.shape != tensors[name].shape:
+            shapes = ["x".join(map(str, each.shape)) for each in (array, tensors[name])]
+            raise InputError(
+                f"--input {path}: input {name!r} is {shapes[0]}, and the model was imported for {shapes[1]}"
+            )
+    return feed
 
 
 def read_picture(path: str, inputs: Mapping[str, Tensor]) -> dict[str, Array]:

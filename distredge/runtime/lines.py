@@ -31,8 +31,9 @@ from distredge.protocol.events import (
     Under,
     UseEpoch,
 )
-from distredge.protocol.messages import Buffer, DropFrame
+from distredge.protocol.messages import DropFrame
 from distredge.runtime.blobs import BlobSource
+from distredge.runtime.coding import Coded
 from distredge.runtime.deployment import Deployment, Line
 from distredge.runtime.engine import Array
 from distredge.runtime.finder import PlanFinder
@@ -175,11 +176,11 @@ class Lines:
             self.rollout.moved()
             self._tell(deployment.line, DeviceReady(epoch, at))
 
-    def rows_came(self, epoch: int, frame: int, number: int, tensor: str, payload: Buffer) -> float | None:
+    def rows_came(self, epoch: int, frame: int, number: int, tensor: str, coded: Coded) -> float | None:
         """Rows from a peer; when they came, None if nobody waits for such rows.
 
         Raises:
-            ProtocolError: they do not have the size of these rows.
+            ProtocolError: they cannot be these rows.
         """
         deployment = self.rollout.deployments.get(epoch)
         if deployment is None or deployment.line.state.epoch_of(frame) != epoch:
@@ -187,7 +188,7 @@ class Lines:
         transfers = deployment.plan.transfers
         if not 0 <= number < len(transfers) or transfers[number].tensor != tensor:
             return None
-        now = self.frames.take_rows(deployment, frame, number, payload)
+        now = self.frames.take_rows(deployment, frame, number, coded)
         self._tell(deployment.line, Under(epoch, RowsArrived(frame, number)))
         return now
 

@@ -14,6 +14,7 @@ from distredge.plan.demand import Ownership, find_demand
 from distredge.plan.policy import Device, PlanningProblem
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
+from distredge.plan.wire import EXACT
 from distredge.runtime.blobs import BlobSource
 from distredge.runtime.client import Client
 from distredge.runtime.engine import Array
@@ -130,6 +131,7 @@ def problem_of_speeds(
     *,
     seed: int = 0,
     budget_s: float = 2.0,
+    wire: str = EXACT,
 ) -> PlanningProblem:
     """What a policy is asked when of each peer one number is known.
 
@@ -142,4 +144,4 @@ def problem_of_speeds(
         Device(name, SyntheticDevice(f"measured {name}", 2 * speed, 0.0, 1, FEATURE_WORK).on(graph))
         for name, speed in zip(names, speeds, strict=True)
     )
-    return PlanningProblem(graph, devices, stated.filled(ASSUMED), seed, budget_s)
+    return PlanningProblem(graph, devices, stated.filled(ASSUMED), seed, budget_s, wire)

@@ -44,6 +44,7 @@ from distredge.runtime.guard import Guard
 from distredge.runtime.lifeline import Lifeline
 from distredge.runtime.mailroom import in_one_line
 from distredge.runtime.plans import PlanHost
+from distredge.runtime.tally import read_reports
 from distredge.runtime.tenant import Tenant
 from distredge.runtime.transport import RowsFields, bind_router, is_readable, receive, receive_known
 
@@ -330,6 +331,8 @@ class Peer:
         if tenant is not None and tenant.identity == sender:
             tenant.heard_s = time.monotonic()
             self.tell(tenant, pong, bytes(msgpack.packb(tenant.tallies())))
+            if payload is not None:
+                tenant.hear(read_reports(payload))
         else:
             self._answer(sender, pong)
 

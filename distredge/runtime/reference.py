@@ -12,6 +12,7 @@ import onnxruntime as ort
 
 from distredge.errors import ModelError
 from distredge.graph.sourceless import START
+from distredge.plan.wire import FP16, INT8
 from distredge.runtime.engine import Array, numpy_dtype
 
 
@@ -84,6 +85,29 @@ def _difference(got: Array, want: Array) -> Difference:
     if not np.isfinite(absolute):
         return wrong
     return Difference(absolute, absolute / peak if peak else float("inf"))
+
+
+WIRE_TOLERANCE = {FP16: 2e-2, INT8: 2e-1}
+"""Of an output's largest magnitude: rounding at each of up to a dozen borders stays below, misplaced rows do
+not."""
+
+
+def top_classes(outputs: Sequence[Any], expected: Sequence[Any]) -> tuple[int, int]:
+    """Where outputs are class vectors: how often the highest class is the expected one, and of how many."""
+    agree = count = 0
+    for got, want in zip(outputs, expected, strict=True):
+        got, want = _classes(got), _classes(want)
+        if got is not None and want is not None and got.shape == want.shape:
+            count += len(want)
+            agree += int((got.argmax(axis=1) == want.argmax(axis=1)).sum())
+    return agree, count
+
+
+def _classes(output: Any) -> Array | None:
+    """An output as one row of classes per image; None if it is something else."""
+    if not isinstance(output, np.ndarray) or output.dtype.kind != "f" or output.ndim < 2 or not output.size:
+        return None
+    return output.reshape(output.shape[:2]) if output.shape[1] == output[0].size > 1 else None
 
 
 def random_feed(

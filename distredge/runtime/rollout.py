@@ -130,6 +130,12 @@ class Rollout:
                 f"peer {member.name} at {member.address} {what} in {PREPARE_S:g} s", peer=member.name
             )
 
+    def take_transits(self, at: int) -> bytes | None:
+        """What a peer's transfers took of late, as the payload of a Ping; None if there is nothing."""
+        told = [(epoch, deployment.take_transits(at)) for epoch, deployment in self.deployments.items()]
+        reports = [[epoch, [], transits] for epoch, transits in told if transits]
+        return bytes(msgpack.packb(reports)) if reports else None
+
     def tell_progress(self, deployment: Deployment) -> None:
         """Tells `progress` how far a plan is."""
         done, of = self._supply.under_way

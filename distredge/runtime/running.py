@@ -13,7 +13,6 @@ from distredge.plan.execution import REQUESTER
 from distredge.protocol.events import ForgetFrame, Instruction, RejectRows, RunPart, SendRows
 from distredge.protocol.messages import Buffer, FrameFailed
 from distredge.runtime.compute import WorkThread
-from distredge.runtime.engine import to_payload
 from distredge.runtime.fair import FairQueue
 from distredge.runtime.hosted import HostedPlan
 from distredge.runtime.link import WAITING_BYTES
@@ -155,6 +154,8 @@ class FrameRunner:
         try:
             hosted.run(frame, task)
         except Exception as error:
+            if isinstance(error, ProtocolError):
+                self._mail.post(partial(self._mail.reject, str(error)))
             text = f"cannot compute task {task} of the plan: {error}"
             self._mail.post(partial(self._give_up, hosted, frame, task, text))
             return []
@@ -211,17 +212,17 @@ class FrameRunner:
 
     def _send_rows(self, hosted: HostedPlan, frame: int, transfer: int) -> None:
         target, fields = hosted.route(transfer)
-        array = hosted.store.rows_to_send(frame, transfer)
+        coding, payload = hosted.coded(frame, transfer)
         start = time.monotonic()
-        header = rows_header(hosted.session, hosted.epoch, frame, *fields, start)
+        header = rows_header(hosted.session, hosted.epoch, frame, *fields, start, coding=coding)
         tenant = self._tenants[hosted.session]
         if target == REQUESTER:
-            self._mail.send(tenant, header, to_payload(array))
+            self._mail.send(tenant, header, payload)
         else:
             link = tenant.links.get(hosted.addresses[target])
             if link is None:  # lost; the plan is over
                 return
-            link.send(header, to_payload(array))
+            link.send(header, payload)
             if link.waiting_bytes > WAITING_BYTES:
                 self._lose(tenant, link.address, "cannot send its rows to")
-        hosted.trace.append(TraceEvent("send", frame, transfer, start, time.monotonic(), array.nbytes))
+        hosted.trace.append(TraceEvent("send", frame, transfer, start, time.monotonic(), size_of(payload)))

@@ -19,6 +19,7 @@ from distredge.graph.simplify import declared_outputs, read_proto
 from distredge.plan.execution import ExecutionPlan
 from distredge.plan.policy import Policy, get_policy
 from distredge.plan.strategy import Strategy
+from distredge.plan.wire import EXACT, check_wire
 from distredge.runtime.arguments import check_arguments
 from distredge.runtime.client import Client
 from distredge.runtime.decide import Decider
@@ -65,6 +66,9 @@ class InferenceSession:
         recover: go on without a peer that is lost, and use it again when it comes back: every frame is
             answered once. Local peers that end are started again. False: a loss ends the session.
         alone: compute whole frames in this process while no peer is left.
+        wire: how rows may be coded on their way: `exact`, packed where that pays, bit for bit; `raw`, never
+            packed; or, for fewer bytes, rounded to `fp16` or `int8`. See docs/wire.md. None: as the plan
+            says; exact without one.
         sizes_kept: of how many input sizes the plans stay with the peers, those that came last. Going back to
             another size costs the making of its sessions, but it is neither imported nor decided again.
         progress: told what the peers prepare (the model's way to them, plans), how much is done, and how much
@@ -74,6 +78,7 @@ class InferenceSession:
 
     Attributes:
         dropped: images of live sources that there was no room for.
+        wire: how rows may be coded.
 
     Raises:
         ModelError, InputError: the model, or what is said here, cannot be used.
@@ -107,6 +112,7 @@ class InferenceSession:
         budget_s: float = 2.0,
         recover: bool = True,
         alone: bool = False,
+        wire: str | None = None,
         sizes_kept: int = 8,
         progress: Callable[[str, int, int], None] | None = None,
         view: str | None = None,
@@ -117,6 +123,7 @@ class InferenceSession:
             raise InputError("give local_peers or hosts, not both")
         self._cluster = load_hosts(hosts) if isinstance(hosts, str | Path) else hosts
         self._given = ExecutionPlan.load(plan) if isinstance(plan, str | Path) else plan
+        self.wire = _wire_of(wire, self._given)
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
         self._resources = Resources()
         self._traced_s = 0.0
@@ -140,7 +147,7 @@ class InferenceSession:
             client.connect(progress)
             self._sizes = Sizes(
                 client,
-                Decider(chosen, self._cluster, seed, budget_s),
+                Decider(chosen, self._cluster, seed, budget_s, self.wire),
                 self._source,
                 self._given,
                 cache_dir=self._cache_dir,
@@ -426,6 +433,17 @@ class InferenceSession:
             if name not in names:
                 raise InputError(f"the model has no output {name!r}; its outputs are {', '.join(names)}")
         return [names.index(name) for name in output_names]
+
+
+def _wire_of(wire: str | None, plan: ExecutionPlan | None) -> str:
+    """What is asked for, unless a plan says it. Raises InputError where the two do not agree."""
+    if plan is None:
+        return EXACT if wire is None else check_wire(wire)
+    if wire is not None and check_wire(wire) != plan.wire:
+        raise InputError(
+            f"the plan was made for the wire {plan.wire}, not {wire}; leave it out, or make the plan anew"
+        )
+    return plan.wire
 
 
 def _chosen(outputs: list[Array], wanted: list[int] | None) -> list[Array]:

@@ -54,12 +54,14 @@ class Size:
     def compiled(self, decision: Strategy | ExecutionPlan, names: tuple[str, ...]) -> ExecutionPlan:
         """A decision as a plan for these peers. Raises StrategyError if it does not fit."""
         if isinstance(decision, Strategy):
-            return compile_plan(self.model.graph, decision, names, model=self.model.weights_sha256)
+            model, wire = self.model, self.first.wire
+            return compile_plan(model.graph, decision, names, model=model.weights_sha256, wire=wire)
         graph = self.model.graph
         if decision.graph != graph.digest:
             raise StrategyError("the plan is for another model, or for another input shape")
         # Peers take rows that fit the plan, and we send what the model has: they must say the same.
-        if decision != compile_plan(graph, decision.strategy, decision.devices, model=decision.model):
+        strategy, devices = decision.strategy, decision.devices
+        if decision != compile_plan(graph, strategy, devices, model=decision.model, wire=decision.wire):
             raise StrategyError(
                 "the plan is not what its strategy gives for this model: it was changed by hand, or another "
                 "version made it; make it anew with `distredge plan`"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import zmq
@@ -14,6 +15,7 @@ from distredge.protocol.messages import Buffer, Hello
 from distredge.runtime.hosted import HostedPlan
 from distredge.runtime.keys import KeyPair
 from distredge.runtime.link import WAITING_BYTES, Link
+from distredge.runtime.tally import TallyReport
 from distredge.runtime.trace import TraceEvent
 from distredge.runtime.transport import send, size_of
 
@@ -60,6 +62,14 @@ class Tenant:
             if runs or arrivals:
                 found.append([epoch, runs, arrivals])
         return found
+
+    def hear(self, reports: Iterable[TallyReport]) -> None:
+        """Takes what its requester says that transfers take."""
+        for report in reports:
+            plan = self.plans.get(report.epoch)
+            if plan is not None and plan.is_built:
+                for transfer, seconds in report.arrivals:
+                    plan.outgoing.arrived(transfer, seconds)
 
     @property
     def is_waiting(self) -> bool:

@@ -13,6 +13,7 @@ import msgpack
 import zmq
 
 from distredge.errors import DistrEdgeError, KeysError, PortInUseError, ProtocolError
+from distredge.plan.wire import RAW
 from distredge.protocol.messages import (
     HEADER_LIMIT,
     VERSION,
@@ -216,13 +217,13 @@ def decode_header(header: Buffer) -> RowsFields | Message:
     if len(header) > HEADER_LIMIT or len(header) < 2:
         raise ProtocolError("a header is too short or too long")
     plain = unpack(header)
-    if type(plain) is list and len(plain) == 11 and plain[0] == VERSION and plain[1] == _ROWS:
+    if type(plain) is list and len(plain) == 12 and plain[0] == VERSION and plain[1] == _ROWS:
         fields = plain[2:]
-        session, epoch, frame, transfer, tensor, start, stop, sender, sent_s = fields
+        session, epoch, frame, transfer, tensor, start, stop, sender, sent_s, coding = fields
         if (
             type(session) is type(epoch) is type(frame) is type(transfer) is type(start) is int
             and type(stop) is type(sender) is int
-            and type(tensor) is str
+            and type(tensor) is type(coding) is str
             and type(sent_s) is float
             and frame >= 0
         ):
@@ -266,9 +267,9 @@ def size_of(payload: Buffer | None) -> int:
     return 0 if payload is None else memoryview(payload).nbytes
 
 
-def rows_header(*fields: int | float | str) -> bytes:
-    """The encoded header of a RowsMessage, from its fields in order."""
-    return bytes(msgpack.packb((VERSION, _ROWS, *fields)))
+def rows_header(*fields: int | float | str, coding: str = RAW) -> bytes:
+    """The encoded header of a RowsMessage, from its other fields in order."""
+    return bytes(msgpack.packb((VERSION, _ROWS, *fields, coding)))
 
 
 def _is_other_version(header: Buffer) -> bool:

@@ -8,6 +8,7 @@ constraints, so the least time that they allow is a bound:
 - what a device computes, it has the inputs of, computed there or received: for r rows of a node at least
   `least * r` rows of an input, `least` the smallest ratio that the node's row rule allows;
 - rows received were computed by somebody who sent them; the model's input comes from the requester;
+- rows count with the bytes that the wire has of them, where packing losslessly counts as nothing;
 - a device's compute time at its best seconds per row, what it receives, and what it sends, each fit into
   the time, as do the requester's two directions and the access point;
 - where the first node alone reads the input, a device computes nothing before its input is there; where
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from distredge.cluster.segment import node_rows
 from distredge.plan.execution import REQUESTER
 from distredge.plan.policy import PlanningProblem
+from distredge.plan.wire import coding_of, sent_sizes
 from distredge.sim.needs import RowNeeds
 from distredge.sim.tables import node_times
 
@@ -56,7 +58,7 @@ class _Program:
     def __init__(self, problem: PlanningProblem, needs: RowNeeds, there: float) -> None:
         self.there = there
         self.graph, self.network = problem.graph, problem.network
-        self.needs = needs
+        self.needs, self.wire = needs, problem.wire
         self.count = len(problem.devices)
         found: dict[int, Any] = {}
         for device in problem.devices:
@@ -114,8 +116,8 @@ class _Program:
         return float(max(self.needs.rows.get(name, 0) for name in names))
 
     def _receive(self, name: str) -> list[list[tuple[int, float]]]:
-        size = self.graph.tensors[name].row_bytes
-        return [[(self.moves[name] + d, float(size))] for d in range(self.count)]
+        size = self._sent_row(name)
+        return [[(self.moves[name] + d, size)] for d in range(self.count)]
 
     def _send(self, name: str) -> list[list[tuple[int, float]]]:
         """What each device sends of a tensor: nobody sends more than the others could receive."""
@@ -124,8 +126,13 @@ class _Program:
         self._at_most([*together, *((first + d, -1.0) for d in range(self.count))], 0.0)
         for d in range(self.count):
             self._at_most([(first + d, 1.0), (made + d, 1.0 - self.count)], 0.0)
-        size = self.graph.tensors[name].row_bytes
-        return [[(first + d, float(size))] for d in range(self.count)]
+        size = self._sent_row(name)
+        return [[(first + d, size)] for d in range(self.count)]
+
+    def _sent_row(self, name: str) -> float:
+        """Bytes of a row on the wire, without what a message has beside its rows."""
+        tensor = self.graph.tensors[name]
+        return float(sent_sizes(tensor, coding_of(self.graph, name, self.wire), tensor.row_bytes)[0])
 
     def _have_inputs(self, i: int) -> None:
         for name, least in self.needs.least(i):
@@ -149,7 +156,7 @@ class _Program:
             self._at_most([(first + d, -1.0) for d in range(self.count)], -float(tensor.rows))
             for d in range(self.count):
                 self._at_most([(first + d, 1.0), (self.made[before] + d, -1.0)], 0.0)
-                found[d].append((first + d, float(tensor.row_bytes)))
+                found[d].append((first + d, self._sent_row(name)))
         return found
 
     def _fit(

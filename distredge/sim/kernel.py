@@ -64,7 +64,7 @@ def price(g: Packed, p: Program, volumes: int, w: Work, bounds: Ints, tail: int,
         if slot >= inputs:
             whole = g.tensor[tensor].rowed == 0
             rows = 1 if whole else w.height[slot]
-            fetch(g, p, w, slot, d, 0, 0, rows, whole, g.tensor[tensor].row_bytes, tail)
+            fetch(g, p, w, slot, d, 0, 0, rows, whole, tail)
     if w.counts[2]:
         return np.inf
     return run_clock(g, w, limit_s)
@@ -115,8 +115,7 @@ def _volume(g: Packed, p: Program, v: int, w: Work, bounds: Ints, tail: int) -> 
                     reading = True
                     if p.read[read].slot >= 0:
                         whole = p.read[read].whole == 1
-                        slot, size = p.read[read].slot, p.read[read].bytes
-                        fetch(g, p, w, slot, device, task, first, last, whole, size, tail)
+                        fetch(g, p, w, p.read[read].slot, device, task, first, last, whole, tail)
             if not reading and len(g.model_inputs) > 0:
                 _wake(g, w, device, task)
             for pub in range(pubs, pubs_end):
@@ -139,9 +138,10 @@ def _is_known(p: Program, v: int, w: Work, bounds: Ints, devices: int) -> bool:
 @internal
 def _wake(g: Packed, w: Work, device: int, task: int) -> None:
     """A task that reads constants alone gets a row of the first input, to know that there is a frame."""
-    size = g.tensor[g.model_inputs[0]].row_bytes
-    w.task[task].seconds += g.device[device].s_per_byte * size
-    fetch_gaps(w, 0, device, task, 0, 1, size, g.devices, 0, 0, NEVER)
+    first = g.model_inputs[0]
+    w.task[task].seconds += g.device[device].s_per_byte * g.tensor[first].row_bytes
+    row, beside = g.tensor[first].sent_row, g.tensor[first].sent_beside
+    fetch_gaps(w, 0, device, task, 0, 1, row, beside, g.devices, 0, 0, NEVER)
     hold(w, 0, device, 0, 1)
 
 
@@ -352,7 +352,7 @@ def _tail(g: Packed, p: Program, volumes: int, w: Work, tail: int) -> None:
         last = g.tail_read[at].last if g.tail_read[at].last >= 0 else w.height[slot]
         first, size = g.tail_read[at].first, g.tensor[tensor].row_bytes
         moved += (last - first) * size
-        fetch(g, p, w, slot, tail, task, first, last, g.tensor[tensor].rowed == 0, size, tail)
+        fetch(g, p, w, slot, tail, task, first, last, g.tensor[tensor].rowed == 0, tail)
     w.task[task].seconds = g.device[tail].tail_s + g.device[tail].fixed_s + g.device[tail].s_per_byte * moved
     for tensor in g.tail_makes:
         slot = p.tensor[tensor].slot

@@ -29,13 +29,14 @@ def fetch(
     first: int,
     last: int,
     whole: bool,
-    row_bytes: float,
     tail: int,
 ) -> None:
     """`_Compiler._fetch`: transfers for all rows that a peer does not hold."""
     d = g.devices
+    tensor = p.slot_tensor[slot]
+    row, beside = g.tensor[tensor].sent_row, g.tensor[tensor].sent_beside
     if slot < len(g.model_inputs):
-        fetch_gaps(w, slot, peer, task, first, last, row_bytes, d, 0, 0, NEVER)
+        fetch_gaps(w, slot, peer, task, first, last, row, beside, d, 0, 0, NEVER)
     elif whole:
         if w.held_count[slot, peer] > 0:
             return
@@ -44,7 +45,7 @@ def fetch(
             source = 0
             while source < d - 1 and w.owner[slot, source].last == 0:
                 source += 1
-        _send(w, source, w.owner[slot, source].task, peer, task, row_bytes)
+        _send(w, source, w.owner[slot, source].task, peer, task, row + beside)
     else:
         held = w.held_count[slot, peer]
         if held == 1 and w.held[slot, peer, 0].first <= first and last <= w.held[slot, peer, 0].last:
@@ -53,7 +54,7 @@ def fetch(
             a, b = w.owner[slot, source].first, w.owner[slot, source].last
             if a < last and b > first and a < b:
                 maker = w.owner[slot, source].task
-                fetch_gaps(w, slot, peer, task, first, last, row_bytes, source, maker, a, b)
+                fetch_gaps(w, slot, peer, task, first, last, row, beside, source, maker, a, b)
     hold(w, slot, peer, first, last)
 
 
@@ -65,7 +66,8 @@ def fetch_gaps(
     task: int,
     first: int,
     last: int,
-    row_bytes: float,
+    row: float,
+    beside: float,
     source: int,
     maker: int,
     a: int,
@@ -79,7 +81,7 @@ def fetch_gaps(
             stop, resume = w.held[slot, peer, k].first, w.held[slot, peer, k].last
         rows = min(stop, b, last) - max(at, a)
         if rows > 0:
-            _send(w, source, maker, peer, task, rows * row_bytes)
+            _send(w, source, maker, peer, task, rows * row + beside)
         at = max(at, resume)
 
 

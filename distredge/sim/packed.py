@@ -9,6 +9,7 @@ the edge; there each row is looked at.)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from distredge.plan.demand import Ownership, find_demand
 from distredge.plan.execution import _item_bytes
 from distredge.plan.strategy import SplitDecision
 from distredge.plan.volumes import Volume, is_sync_read
+from distredge.plan.wire import EXACT, coding_of, sent_sizes
 from distredge.sim.fluid import link_rates
 from distredge.sim.records import Floats, Ints, Records, filled
 from distredge.sim.tables import NodeTimes
@@ -49,7 +51,8 @@ class Packed(NamedTuple):
     edge: Records
     """tensor, kind, and the offsets in `maps` of first and last."""
     tensor: Records
-    """rows, quantum, rowed, partial_of (-1), producer (-1: input), last_use (or NEVER), readers, row_bytes"""
+    """rows, quantum, rowed, partial_of (-1), producer (-1: input), last_use (or NEVER), readers, row_bytes;
+    sent_row, sent_beside: bytes on the wire of a row, and of a message beside its rows"""
     maps: NDArray[np.int32]
     out_tensor: Ints
     reader: Ints
@@ -71,7 +74,7 @@ class Packed(NamedTuple):
     slowed: int  # whether there are any
 
 
-def pack(graph: Graph, times: Sequence[NodeTimes], network: Network) -> Packed | None:
+def pack(graph: Graph, times: Sequence[NodeTimes], network: Network, wire: str = EXACT) -> Packed | None:
     """Arrays for a graph, or None where a row rule is not of the form above."""
     names = [*graph.inputs, *(out for node in graph.nodes for out in node.outputs if out)]
     number = {name: at for at, name in enumerate(names)}
@@ -84,6 +87,11 @@ def pack(graph: Graph, times: Sequence[NodeTimes], network: Network) -> Packed |
     reader_at, reader = _compressed([list(graph.consumers.get(name, ())) for name in names])
     seconds, seconds_at = _seconds(times)
     nodes = range(len(graph.nodes))
+    row_bytes = [_row_bytes(graph, name) for name in names]
+    sent = [
+        sent_sizes(graph.tensors[name], coding_of(graph, name, wire), size)
+        for name, size in zip(names, row_bytes, strict=True)
+    ]
     tail_read, tail_makes, tail_made_bytes, tail_s = _tail(graph, number, times)
     return Packed(
         devices=len(times),
@@ -107,7 +115,11 @@ def pack(graph: Graph, times: Sequence[NodeTimes], network: Network) -> Packed |
                 "last_use": _ints(_last_use(graph, name) for name in names),
                 "readers": reader_at,
             },
-            {"row_bytes": [_wire_row_bytes(graph, name) for name in names]},
+            {
+                "row_bytes": row_bytes,
+                "sent_row": [row for row, _ in sent],
+                "sent_beside": [beside for _, beside in sent],
+            },
         ),
         maps=maps,
         out_tensor=out_tensor,
@@ -179,10 +191,10 @@ def _last_use(graph: Graph, name: str) -> int:
     return max(readers, default=-1)
 
 
-def _wire_row_bytes(graph: Graph, name: str) -> float:
+def _row_bytes(graph: Graph, name: str) -> int:
     tensor = graph.tensors[name]
     kept = [d for axis, d in enumerate(tensor.shape) if axis != tensor.row_axis]
-    return float(_item_bytes(tensor.dtype) * np.prod(kept, dtype=np.int64))
+    return _item_bytes(tensor.dtype) * prod(kept)
 
 
 def _seconds(times: Sequence[NodeTimes]) -> tuple[Floats, Ints]:
@@ -337,6 +349,6 @@ def _tail(
     return (
         read,
         _ints(number[name] for name in outputs if name in made),
-        float(sum(_wire_row_bytes(graph, name) for name in kept)),
+        float(sum(_row_bytes(graph, name) for name in kept)),
         [float(sum(float(t.tables[i][1]) for i in run)) for t in times],
     )

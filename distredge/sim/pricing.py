@@ -54,10 +54,10 @@ class Pricer:
     @cached_property
     def packed(self) -> Packed | None:
         """The problem as the compiled evaluator reads it; None if the graph has a row rule it cannot."""
-        return pack(self.problem.graph, self.times, self.problem.network)
+        return pack(self.problem.graph, self.times, self.problem.network, self.problem.wire)
 
     def on(self, problem: PlanningProblem) -> Pricer:
-        """A pricer of a problem with the same graph and devices but other links; quick to make."""
+        """A pricer of a problem with the same graph, devices and wire but other links; quick to make."""
         other = copy(self)
         other.problem = problem
         other._room = None
@@ -86,7 +86,7 @@ class Pricer:
             StrategyError: it does not fit the problem.
         """
         names = [device.name for device in self.problem.devices]
-        return compile_plan(self.problem.graph, strategy, names)
+        return compile_plan(self.problem.graph, strategy, names, wire=self.problem.wire)
 
     def timeline(
         self, strategy: Strategy, *, frames: int = 1, in_flight: int = 1, interval_s: float | None = None

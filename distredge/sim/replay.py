@@ -68,7 +68,7 @@ class Replay:
         self._task_s = task_s
         self._network = network
         self._faults = faults
-        self._bytes = [plan.transfer_bytes(transfer) for transfer in plan.transfers]
+        self._bytes = [plan.sent_bytes(transfer) for transfer in plan.transfers]
         self._states: dict[int, ProviderState | RequesterState] = {REQUESTER: RequesterState(plan)}
         for device in range(len(plan.devices)):
             self._states[device] = ProviderState(plan, device)

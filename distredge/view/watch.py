@@ -71,11 +71,11 @@ class Counts:
 
 
 def frame_bytes(plan: ExecutionPlan) -> dict[Ends, int]:
-    """What a frame sends from one end to another, in order of the ends."""
+    """What a frame sends from one end to another at most, in order of the ends."""
     found: dict[Ends, int] = {}
     for transfer in sorted(plan.transfers, key=lambda each: (each.source, each.target)):
         ends = transfer.source, transfer.target
-        found[ends] = found.get(ends, 0) + plan.transfer_bytes(transfer)
+        found[ends] = found.get(ends, 0) + plan.sent_bytes(transfer)
     return found
 
 
