@@ -2,8 +2,8 @@
 
 What payloads are, by the names of `distredge.plan.wire`: RAW, the rows as they lie in memory; LOSSLESS, one
 zstd frame of that; FP16, half floats; INT8, for each group of numbers its lowest value and step as two
-float32, then a byte for each number. What must not be rounded away (infinities, NaNs, what a half float cannot
-hold) travels RAW.
+float32, then a byte for each number. What must not be rounded away (infinities, NaNs, what a half float
+cannot hold) travels RAW.
 """
 
 from __future__ import annotations

@@ -47,6 +47,6 @@ def one_volume(bounds: tuple[int, ...], tail_device: int | None = None) -> Strat
     return Strategy(PartitionScheme(), (SplitDecision(bounds),), tail_device)
 
 
-def random_plan(name: str, devices: int, cuts: int, seed: int) -> ExecutionPlan:
+def random_plan(name: str, devices: int, cuts: int, seed: int, wire: str = "exact") -> ExecutionPlan:
     strategy = random_strategy(graph(name), devices, cuts, random.Random(seed))
-    return compile_plan(graph(name), strategy, names(devices), model="m")
+    return compile_plan(graph(name), strategy, names(devices), model="m", wire=wire)

@@ -34,7 +34,7 @@ def test_file_is_json_that_names_itself(tmp_path: Path) -> None:
     plan = halo_plan()
     plan.save(str(tmp_path / "plan.json"))
     document = json.loads((tmp_path / "plan.json").read_text())
-    assert document == {"format": "distredge-plan", "version": 1, "plan": to_plain(plan)}
+    assert document == {"format": "distredge-plan", "version": 2, "plan": to_plain(plan)}
 
 
 def written(path: Path, content: Any) -> Path:
@@ -60,7 +60,7 @@ PLAIN = to_plain(halo_plan())
         ([1, 2], "not a plan file"),
         ({}, "not a plan file"),
         ({"format": "another"}, "not a plan file"),
-        (document(PLAIN, version=FORMAT_VERSION + 1), "plan format 2, not 1"),
+        (document(PLAIN, version=FORMAT_VERSION + 1), "plan format 3, not 2; make it anew"),
         (document(PLAIN, version=None), "plan format None"),
         (document(None), "damaged"),
         (document([]), "damaged"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -10,7 +11,7 @@ import pytest
 import zmq
 
 from distredge.errors import DistrEdgeError, PortInUseError, ProtocolError
-from distredge.protocol.messages import Hello, Ping, RowsMessage, decode, encode
+from distredge.protocol.messages import VERSION, Hello, Ping, RowsMessage, decode, encode
 from distredge.runtime.link import Link
 from distredge.runtime.transport import (
     MESSAGE_LIMIT,
@@ -79,20 +80,21 @@ def test_an_address_of_another_machine(context: zmq.Context[Any]) -> None:
 def test_rows_headers_are_what_messages_say() -> None:
     fields = [7, 1, 2, 3, "conv", 0, 8, -1, 1.5]
     assert rows_header(*fields) == encode(ROWS)
-    assert decode_header(encode(ROWS)) == fields
+    assert decode_header(encode(ROWS)) == [*fields, "raw"]
+    assert rows_header(*fields, coding="int8") == encode(replace(ROWS, coding="int8"))
     assert decode(rows_header(*fields)) == ROWS
     assert decode_header(encode(Ping(1, 2))) == Ping(1, 2)
 
 
-@pytest.mark.parametrize("at", range(9))
+@pytest.mark.parametrize("at", range(10))
 def test_rows_headers_with_a_wrong_field(at: int) -> None:
-    fields: list[Any] = [7, 1, 2, 3, "conv", 0, 8, -1, 1.5]
-    for wrong in (None, True, [], b"x", "x" if at != 4 else 1):
+    fields: list[Any] = [7, 1, 2, 3, "conv", 0, 8, -1, 1.5, "raw"]
+    for wrong in (None, True, [], b"x", "x" if at not in (4, 9) else 1):
         fields[at] = wrong
         with pytest.raises(ProtocolError):
-            decode_header(msgpack.packb([1, "rows", *fields]))
+            decode_header(msgpack.packb([VERSION, "rows", *fields]))
     with pytest.raises(ProtocolError):
-        decode_header(msgpack.packb([1, "rows", 7, 1, -2, 3, "conv", 0, 8, -1, 1.5]))
+        decode_header(msgpack.packb([VERSION, "rows", 7, 1, -2, 3, "conv", 0, 8, -1, 1.5, "raw"]))
 
 
 @pytest.mark.parametrize(
@@ -101,8 +103,8 @@ def test_rows_headers_with_a_wrong_field(at: int) -> None:
         b"",
         b"\x00",
         b"\xc1\xc1",
-        msgpack.packb([2, "ping", 1, 1]),
-        msgpack.packb([1, "nonsense"]),
+        msgpack.packb([VERSION + 1, "ping", 1, 1]),
+        msgpack.packb([VERSION, "nonsense"]),
         b"\xdd\xff\xff\xff\xff",
     ],
 )
@@ -119,7 +121,7 @@ def test_messages_arrive_whole(context: zmq.Context[Any], size: int) -> None:
     send(dealer, encode(ROWS), data)
     wait_until(lambda: is_readable(router))
     sender, message, payload = receive(router, routed=True)
-    assert decode(rows_header(*message)) == ROWS
+    assert decode(rows_header(*message[:-1], coding=message[-1])) == ROWS
     assert payload is not None
     assert bytes(payload) == data
     send(router, encode(Hello(1, "a", "b")), to=sender)

@@ -51,7 +51,8 @@ def test_equals_replay(name: str, problem_of: Problems) -> None:
     problem = problem_of(name)
     rng = random.Random(name)
     # 50 ns: a device that computes at a fifth of its speed while 125 Mbit/s come.
-    costly = with_costs(problem, inf, 5e-8), with_costs(problem, 300.0, 2e-8)
+    rounded = [replace(problem, wire=wire) for wire in ("fp16", "int8")]
+    costly = with_costs(rounded[0], inf, 5e-8), with_costs(rounded[1], 300.0, 2e-8)
     for pricer in (Pricer(problem), with_costs(problem, inf), with_costs(problem, 300.0), *costly):
         for _ in range(4):
             strategy = random_strategy(problem.graph, 4, rng.randint(0, 8), rng)
