@@ -42,14 +42,14 @@ class Size:
         first: the plan that it began with.
         line: its plans.
         chosen: plans that were decided otherwise than by the policy, or already, by the peers they are for.
-        parked: decisions that `use` was asked for, the latest last.
+        parked: decisions that `use` was asked for, with their wires, the latest last.
     """
 
     model: Model
     first: ExecutionPlan
     line: Line = field(init=False)
     chosen: dict[Members, ExecutionPlan] = field(default_factory=dict)
-    parked: OrderedDict[Strategy, Deployment] = field(default_factory=OrderedDict)
+    parked: OrderedDict[tuple[Strategy, str], Deployment] = field(default_factory=OrderedDict)
 
     def compiled(self, decision: Strategy | ExecutionPlan, names: tuple[str, ...]) -> ExecutionPlan:
         """A decision as a plan for these peers. Raises StrategyError if it does not fit."""
@@ -166,11 +166,11 @@ class Sizes:
         """Another decision for the latest size; see `InferenceSession.use`."""
         size, lines, names = self.latest, self._client.lines, self._client.names
         checked = None if isinstance(decision, Strategy) else size.compiled(decision, names)
-        strategy = decision if isinstance(decision, Strategy) else decision.strategy
-        parked = size.parked.get(strategy) if wait else None
+        key = (decision, size.first.wire) if checked is None else (checked.strategy, checked.wire)
+        parked = size.parked.get(key) if wait else None
         if parked is not None and not parked.is_over:
             size.chosen[self._client.members] = parked.plan
-            size.parked.move_to_end(strategy)
+            size.parked.move_to_end(key)
             lines.use(parked)
             return
         plan = checked or size.compiled(decision, names)
@@ -186,8 +186,8 @@ class Sizes:
         deployment = self._client.deploy(size.line, plan)
         size.chosen[self._client.members] = plan
         lines.use(deployment)
-        size.parked[plan.strategy] = deployment
-        size.parked.move_to_end(plan.strategy)
+        size.parked[plan.strategy, plan.wire] = deployment
+        size.parked.move_to_end((plan.strategy, plan.wire))
         while len(size.parked) > PLANS_KEPT:
             lines.leave(size.parked.popitem(last=False)[1])
 
