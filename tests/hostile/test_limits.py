@@ -13,17 +13,19 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
+import zstandard
 
 from distredge.errors import ProtocolError, StrategyError
 from distredge.graph.importer import Model, load_model
 from distredge.plan.compile import compile_plan
-from distredge.plan.execution import ExecutionPlan, TensorInfo
+from distredge.plan.execution import REQUESTER, ExecutionPlan, TensorInfo
 from distredge.plan.serde import to_plain
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
 from distredge.protocol.messages import (
     HEADER_LIMIT,
     PLAN_LIMIT,
+    VERSION,
     BlobChunk,
     Failure,
     NeedBlob,
@@ -83,19 +85,32 @@ def reasons(made: Peer, text: str) -> int:
 def test_every_bad_message_is_counted_with_a_reason(cache: Path, someone: Any) -> None:
     with running(cache) as made:
         who = someone(made.address)
-        deploy(who, cache)
+        plan = deploy(who, cache)
+        sent = next(t for t in plan.transfers if t.source == REQUESTER)
+        rows = (who.session, 0, 1, sent.id, sent.tensor, *sent.rows, -1, 0.0)
+        bomb = zstandard.ZstdCompressor().compress(bytes(1 << 28))
         bad = {
             "too short or too long": [(b"",), (b"\x90" * (HEADER_LIMIT + 1),)],
             "more than two parts": [(encode(Ping(1, 1)), b"", b"")],
             "not a msgpack message": [(b"\xc1\xc1",), (b"\xdd\xff\xff\xff\xff",), (b"\x91" * 2000,)],
             "protocol version": [(msgpack.packb([0, "ping", 1, 1]),), (msgpack.packb(["1", "ping", 1, 1]),)],
-            "unknown message kind": [(msgpack.packb([1, "exec", "ls"]),), (msgpack.packb([1, None]),)],
+            "unknown message kind": [
+                (msgpack.packb([VERSION, "exec", "ls"]),),
+                (msgpack.packb([VERSION, None]),),
+            ],
             "fields of wrong types": [(rows_header(1, 0, 0, "0", "x", 0, 1, -1, 0.0), b"")],
-            "was expected": [(msgpack.packb([1, "ping", "1", 1]),), (msgpack.packb([1, "bye", None]),)],
-            "a peer is not told": [(msgpack.packb([1, "pong", 1, 1, 1.0]),)],
+            "was expected": [
+                (msgpack.packb([VERSION, "ping", "1", 1]),),
+                (msgpack.packb([VERSION, "bye", None]),),
+            ],
+            "a peer is not told": [(msgpack.packb([VERSION, "pong", 1, 1, 1.0]),)],
             "rows for no plan": [(rows_header(9, 0, 0, 0, "x", 0, 1, -1, 0.0), b"")],
             "rows without a payload": [(rows_header(9, 0, 0, 0, "x", 0, 1, -1, 0.0),)],
             "no transfer of the plan": [(rows_header(who.session, 0, 0, 9, "x", 0, 1, -1, 0.0), b"")],
+            "not what the plan says": [
+                (rows_header(*rows, coding=coding), b"") for coding in ("int8", "zip")
+            ],
+            "would not unpack to their size": [(rows_header(*rows, coding="lossless"), bomb)],
             "a chunk without": [(encode(BlobChunk(who.session, "0" * 64, 0, 9)), bytes(5 << 20))],
             "is no address": [(encode(UsePlan(who.session, 7, 0, ("inproc://zeromq.zap.01",), ("",))), b"x")],
             "as many keys": [(encode(UsePlan(who.session, 7, 0, (made.address,), ())), b"x")],
@@ -116,7 +131,7 @@ def test_reasons_do_not_fill_memory(cache: Path, someone: Any, monkeypatch: pyte
     with running(cache) as made:
         who = someone(made.address)
         for number in range(50):
-            who.raw(msgpack.packb([1, f"kind {number}"]))
+            who.raw(msgpack.packb([VERSION, f"kind {number}"]))
         assert who.is_answered()
         assert len(made.rejected) == 6
         assert made.rejected["others"] == 45
