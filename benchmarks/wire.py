@@ -1,10 +1,10 @@
 """`sudo python -m benchmarks.wire`: what coding on the wire gains, on real activations and over slow links.
 
 First the codecs alone: half the rows of maps of three models, given a photograph or a scanned page. Then
-latency over four hosts of unequal speed with a link of 50 Mbit/s each: the same picture as float32 and as uint8,
-under every wire, each by the plan that `search` finds for it; interleaved rounds. Writes
-benchmarks/results/wire.json, in which models that were left out keep their figures, and with --docs a section of
-docs/benchmarks.md.
+latency over four hosts of unequal speed with a link of 50 Mbit/s each: the same picture as float32 and as
+uint8, under every wire, each by the plan that `search` finds for it; interleaved rounds. Writes
+benchmarks/results/wire.json, in which models that were left out keep their figures, and with --docs a section
+of docs/benchmarks.md.
 """
 
 from __future__ import annotations

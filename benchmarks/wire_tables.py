@@ -29,8 +29,8 @@ def report(kept: Sequence[dict[str, Any]], shares: Sequence[float], link_mbps: f
     if measured:
         text += (
             f"\nLatency over four hosts (CPU shares {', '.join(map(str, shares))}; {link_mbps:.0f} Mbit/s "
-            "each), milliseconds, median (10 to 90 % of frames), each under its own plan; MB sent a frame; the "
-            "error over the output's peak against onnxruntime on float32.\n\n"
+            "each), milliseconds, median (10 to 90 % of frames), each under its own plan; MB sent a frame; "
+            "the error over the output's peak against onnxruntime on float32.\n\n"
         )
         head = [
             "model, input",

@@ -118,9 +118,6 @@ class HostedPlan:
         own = [task for task in plan.tasks if task.device == self.device]
         read = [sum(plan.row_bytes(item.tensor) * item.rows.size for item in task.inputs) for task in own]
         made = sum(plan.row_bytes(out.tensor) * out.rows.size for task in own for out in task.outputs)
-        made += sum(
-            plan.transfer_bytes(t) for t in plan.transfers if t.source == self.device and t.coding != RAW
-        )
         came = sum(plan.transfer_bytes(t) for t in plan.transfers if t.target == self.device)
         needed = max(made + came, *read, 0)
         if needed > limit_bytes:

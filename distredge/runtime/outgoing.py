@@ -10,8 +10,10 @@ from distredge.plan.wire import LOSSLESS, RAW
 from distredge.runtime.coding import Array, Coded, encode_rows
 from distredge.runtime.engine import to_payload
 
-LEAST_BYTES = 1024
+LEAST_BYTES = 4096
 """Of a message that is worth packing."""
+GRACE_S = 2e-3
+"""Of what a message takes: so much is latency, and noise of clocks and schedulers, which no packing makes less."""
 ENDS = 4.0
 """Packing must save so many times the seconds that it takes: there is unpacking too, maybe on a slower
 device, and both take the time from computing, while bytes under way often do not."""
@@ -67,7 +69,7 @@ class Worth:
     def arrived(self, seconds: float) -> None:
         """A message took so long to its receiver."""
         if self._sent:
-            self.link_s = max(0.0, seconds) / self._sent
+            self.link_s = max(0.0, seconds - GRACE_S) / self._sent
 
 
 class Outgoing:

@@ -11,7 +11,7 @@ from distredge.graph.rows import Rows
 from distredge.plan.execution import TensorInfo, Transfer
 from distredge.plan.wire import FP16, INT8, LOSSLESS, RAW
 from distredge.runtime.coding import Coded, check_rows, decode_rows, encode_rows
-from distredge.runtime.outgoing import ENDS, HOPED_BYTES_PER_S, TRY_AGAIN, Worth
+from distredge.runtime.outgoing import ENDS, GRACE_S, HOPED_BYTES_PER_S, TRY_AGAIN, Worth
 
 INFO = TensorInfo("float32", (1, 3, 8, 5), 2)
 ROWS = Rows(2, 6)
@@ -149,6 +149,13 @@ def test_a_fast_link_is_never_tried() -> None:
     worth.sent(SIZE)
     worth.arrived(SIZE / HOPED_BYTES_PER_S * ENDS)
     assert not any(worth.ask() for _ in range(2 * TRY_AGAIN))
+
+
+def test_latency_is_no_reason_to_pack() -> None:
+    worth = Worth(20_000)
+    worth.sent(20_000)
+    worth.arrived(GRACE_S)
+    assert not worth.ask()
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), -1.0])
