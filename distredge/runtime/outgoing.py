@@ -13,7 +13,8 @@ from distredge.runtime.engine import to_payload
 LEAST_BYTES = 4096
 """Of a message that is worth packing."""
 GRACE_S = 2e-3
-"""Of what a message takes: so much is latency, and noise of clocks and schedulers, which no packing makes less."""
+"""Of what a message takes: so much is latency, and noise of clocks and schedulers, which packing does not
+shorten."""
 ENDS = 4.0
 """Packing must save so many times the seconds that it takes: there is unpacking too, maybe on a slower
 device, and both take the time from computing, while bytes under way often do not."""
@@ -103,7 +104,11 @@ class Outgoing:
         planned = self._plan.transfers[transfer]
         info = self._plan.tensors[planned.tensor]
         worth = self.worth.get(transfer)
-        if planned.coding == RAW or (worth is not None and not (self._always or worth.ask())):
+        if (
+            planned.coding == RAW
+            or array.size == 0
+            or (worth is not None and not (self._always or worth.ask()))
+        ):
             return self._raw(worth, array)
         start = time.perf_counter()
         coded = encode_rows(array, planned.coding, info)
