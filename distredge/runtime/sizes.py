@@ -166,7 +166,8 @@ class Sizes:
         """Another decision for the latest size; see `InferenceSession.use`."""
         size, lines, names = self.latest, self._client.lines, self._client.names
         checked = None if isinstance(decision, Strategy) else size.compiled(decision, names)
-        key = (decision, size.first.wire) if checked is None else (checked.strategy, checked.wire)
+        strategy = decision if isinstance(decision, Strategy) else decision.strategy
+        key = strategy, size.first.wire if checked is None else checked.wire
         parked = size.parked.get(key) if wait else None
         if parked is not None and not parked.is_over:
             size.chosen[self._client.members] = parked.plan
