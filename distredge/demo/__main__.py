@@ -26,9 +26,9 @@ from distredge.runtime.session import InferenceSession
 from distredge.sim.bound import lower_bound
 from distredge.sim.pricing import Pricer
 
-SHARES = (1.0, 0.5, 0.25)
+SHARES = (0.7, 0.5, 0.3)
 BASELINES = ("offload", "modnn", "mednn", "coedge", "deepthings", "deeperthings", "aofl")
-PROFILE_S, TRAINING_S, PLANNING_S = 10.0, 10.0, 2.0
+PROFILE_S, TRAINING_S, PLANNING_S = 8.0, 8.0, 2.0
 ROUNDS, WARM_UP, FRAMES = 2, 2, 3
 OUTPUT = Path("demo-output")
 
