@@ -29,7 +29,7 @@ def graph_of(model: str) -> Graph:
 
 def problem_of(model: str, cluster: str, seed: int = 0, budget_s: float = 2.0) -> PlanningProblem:
     """One cell of the grid."""
-    return planning_problem(graph_of(model), GRID[cluster], seed=seed, budget_s=budget_s)
+    return planning_problem(graph_of(model), GRID[cluster], seed=seed, budget_s=budget_s, overlap=False)
 
 
 def load_best() -> dict[str, dict[str, Any]]:

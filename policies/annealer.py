@@ -42,32 +42,38 @@ class Annealer:
     Args:
         problem: what is asked.
         cuts: candidate cuts, in topological order.
+        lanes: of the strategies that it changes; see `Strategy`.
 
     Raises:
         PolicyError: the compiled evaluator cannot read the graph.
     """
 
-    def __init__(self, problem: PlanningProblem, cuts: Sequence[str]) -> None:
-        graph, pricer = problem.graph, pricer_for(problem)
+    def __init__(self, problem: PlanningProblem, cuts: Sequence[str], lanes: Sequence[int] = ()) -> None:
+        graph, pricer = problem.graph, pricer_for(problem).on_lanes(lanes)
         if pricer.packed is None:
             raise PolicyError(f"{graph.name}: a row rule is of a form that the search cannot price fast")
         self.problem = problem
         self.cuts = tuple(cuts)
+        self.lanes = tuple(lanes)
         self._packed = pricer.packed
         self._place = {cut: at + 1 for at, cut in enumerate(self.cuts)}
         self._nodes = np.array([graph.producer[cut] for cut in self.cuts], dtype=np.int64)
-        self._pool = new_population(POOL, len(self.cuts), len(problem.devices))
+        self._pool = new_population(POOL, len(self.cuts), self._parts)
         self._lock = Lock()
-        self._speeds = pricer.speeds()
+        self._speeds = pricer.speeds()[self._packed.part_device]
         self._limits = _limits(problem, self.cuts)
         self._make_room()
 
+    @property
+    def _parts(self) -> int:
+        return len(self._packed.part_device)
+
     def _make_room(self) -> None:
-        size, devices = len(self.cuts) + 1, len(self.problem.devices)
+        size = len(self.cuts) + 1
         self.evaluations = 0
         self._programs = [new_program(self._packed, size) for _ in range(2)]
         self._works = [new_work(self._packed, size) for _ in range(2)]
-        self._state, self._tried, self._best = (new_state(len(self.cuts), devices) for _ in range(3))
+        self._state, self._tried, self._best = (new_state(len(self.cuts), self._parts) for _ in range(3))
 
     def twin(self) -> Annealer:
         """One for another thread, with the same population."""
@@ -89,6 +95,15 @@ class Annealer:
         """The best of the population."""
         take(self._pool, 0, self._nodes, len(self.problem.graph.nodes), self._state)
         return self._strategy(self._state)
+
+    @property
+    def population(self) -> list[Strategy]:
+        """The best met, best first."""
+        found = []
+        for at in range(int(self._pool.filled[0])):
+            take(self._pool, at, self._nodes, len(self.problem.graph.nodes), self._state)
+            found.append(self._strategy(self._state))
+        return found
 
     @property
     def best_s(self) -> float:
@@ -151,7 +166,7 @@ class Annealer:
             progress = ahead
         self.evaluations += done
         with self._lock:
-            offer(self._pool, self._best, best, len(self.problem.devices))
+            offer(self._pool, self._best, best, self._parts)
 
     def without(self, strategy: Strategy, cut: int, keep: int) -> Strategy:
         """A strategy with two neighbouring volumes joined; the split of one of them, by number, stays."""
@@ -160,7 +175,7 @@ class Annealer:
         splits[cut : cut + 2] = [splits[keep]]
         heights = self.heights(cuts)
         scaled = tuple(split.scaled(rows) for split, rows in zip(splits, heights, strict=True))
-        return Strategy(PartitionScheme(tuple(cuts)), scaled, strategy.tail_device)
+        return Strategy(PartitionScheme(tuple(cuts)), scaled, strategy.tail_device, self.lanes)
 
     def heights(self, cuts: Sequence[str]) -> list[int]:
         """Reference rows of the volumes between these cuts."""
@@ -170,7 +185,7 @@ class Annealer:
         return [int(rows) for rows in self._programs[0].volume["rows"][: len(ends)]]
 
     def _price(self, state: State) -> float:
-        if len(self._limits.device_bytes) and not fits(self._limits, state, len(self.problem.devices)):
+        if len(self._limits.device_bytes) and not fits(self._limits, self._packed.part_device, state):
             return inf
         self.evaluations += 1
         found = float(price_state(self._packed, self._programs[0], self._works[0], state))
@@ -191,7 +206,7 @@ class Annealer:
         cuts = tuple(self.cuts[int(place) - 1] for place in state.places[: count - 1])
         splits = tuple(SplitDecision(tuple(int(b) for b in row)) for row in state.bounds[:count])
         tail = int(state.tail[0])
-        return Strategy(PartitionScheme(cuts), splits, None if tail < 0 else tail)
+        return Strategy(PartitionScheme(cuts), splits, None if tail < 0 else tail, self.lanes)
 
 
 def _limits(problem: PlanningProblem, cuts: Sequence[str]) -> Limits:

@@ -25,6 +25,10 @@ CUT_COST = 5e-4
 slower, and changes of volumes that matter rarer."""
 
 
+LANES = 0.4
+"""How likely a change is one of lanes, where devices have several."""
+
+
 class Limits(NamedTuple):
     """Memory, by the places between which a volume may lie; empty arrays where nothing can be too much."""
 
@@ -42,23 +46,23 @@ class State(NamedTuple):
     volumes: Ints  # [1]
     places: Ints  # [volume] place at which each volume ends; the last: candidates + 1
     ends: Ints  # [volume] node of that place; the last: behind all nodes
-    bounds: Ints  # [volume, device + 1]
+    bounds: Ints  # [volume, part + 1]
     tail: Ints  # [1]
     grain: Ints  # [volume] rows by which a bound must move to change anything
-    shares: Floats  # [device] scratch
+    shares: Floats  # [part] scratch
 
 
-def new_state(candidates: int, devices: int) -> State:
+def new_state(candidates: int, parts: int) -> State:
     """Room for any scheme out of so many candidate cuts."""
     size = candidates + 1
     return State(
         np.ones(1, np.int64),
         np.zeros(size, np.int64),
         np.zeros(size, np.int64),
-        np.zeros((size, devices + 1), np.int64),
+        np.zeros((size, parts + 1), np.int64),
         np.zeros(1, np.int64),
         np.ones(size, np.int64),
-        np.zeros(devices),
+        np.zeros(parts),
     )
 
 
@@ -118,7 +122,7 @@ def anneal(
         other: room for another one.
         w, other_w: the evaluator's scratch, one for each program.
         nodes: node of each candidate cut, rising.
-        speeds: per device; changes that hand out rows anew go by them.
+        speeds: per part; changes that hand out rows anew go by them.
         limits: memory.
         state: where the run stands; changed.
         tried: scratch.
@@ -131,7 +135,7 @@ def anneal(
     Returns:
         Latency of `state` and of `best`.
     """
-    d = g.devices
+    d = len(g.part_device)
     if d == 1 and len(nodes) == 0:
         return latency_s, best_s  # there is nothing to change
     cooling = (cold / hot) ** (1.0 / max(1, evaluations - 1))
@@ -150,7 +154,7 @@ def anneal(
             for v in range(tried.volumes[0]):
                 fit_height(tried.bounds, v, program.volume[v].rows, d)
                 tried.grain[v] = program.volume[v].grain
-        if len(limits.device_bytes) > 0 and not fits(limits, tried, d):
+        if len(limits.device_bytes) > 0 and not fits(limits, g.part_device, tried):
             continue
         volumes = tried.volumes[0]
         bar = latency_s - temperature * best_s * np.log(1.0 - np.random.random())
@@ -197,6 +201,12 @@ def _differ(state: State, tried: State, d: int) -> bool:
 def change(g: Packed, nodes: Ints, speeds: Floats, tried: State, d: int) -> bool:
     """One random change; returns whether cuts changed."""
     volumes = tried.volumes[0]
+    if d > g.devices and np.random.random() < LANES:
+        if np.random.random() < 0.5:
+            _share_lanes(g.part_device, tried, volumes, d)
+        else:
+            _move_border(g.part_device, tried, volumes, d)
+        return False
     kind = np.random.random()
     if d == 1:
         kind = 0.8 + 0.2 * kind
@@ -225,7 +235,7 @@ def change(g: Packed, nodes: Ints, speeds: Floats, tried: State, d: int) -> bool
         _drop_or_give(tried, volumes, d)
     elif kind < 0.74:
         if g.tail_runs:
-            tried.tail[0] = np.random.randint(d)
+            tried.tail[0] = np.random.randint(g.devices)
         else:
             _move_several(tried, volumes, d)
     elif len(nodes) > 0:
@@ -385,6 +395,46 @@ def _hand_out(tried: State, speeds: Floats, volumes: int, d: int) -> None:
 
 
 @internal
+def _share_lanes(part_device: Ints, tried: State, volumes: int, d: int) -> None:
+    """Shares what a device has of some consecutive volumes anew over its lanes, some of which get nothing."""
+    device = part_device[np.random.randint(d)]
+    begin, end = np.searchsorted(part_device, device), np.searchsorted(part_device, device + 1)
+    first = np.random.randint(volumes)
+    last = min(volumes - 1, first + int(np.random.exponential(2.0)))
+    total = 0.0
+    for part in range(begin, end):
+        share = np.exp(np.random.randn()) if np.random.random() < 0.6 else 0.0
+        tried.shares[part] = share
+        total += share
+    if total == 0.0:
+        part = np.random.randint(begin, end)
+        tried.shares[part] = total = 1.0
+    for v in range(first, last + 1):
+        a, b = tried.bounds[v, begin], tried.bounds[v, end]
+        seen = 0.0
+        for part in range(begin, end - 1):
+            seen += tried.shares[part]
+            tried.bounds[v, part + 1] = a + int(np.round((b - a) * seen / total))
+
+
+@internal
+def _move_border(part_device: Ints, tried: State, volumes: int, d: int) -> None:
+    """Moves the border of two devices in some consecutive volumes, and with it the lanes on both sides."""
+    at = np.searchsorted(part_device, part_device[np.random.randint(d)])
+    if at == 0:
+        return
+    first = np.random.randint(volumes)
+    last = min(volumes - 1, first + int(np.random.exponential(2.0)))
+    share = _step(tried.bounds[first, d], tried.grain[first]) / max(1, tried.bounds[first, d])
+    for v in range(first, last + 1):
+        size = int(np.round(share * tried.bounds[v, d]))
+        low, high = max(1, at - 1), min(d - 1, at + 1)
+        for k in range(low, high + 1):
+            bound = low + high - k if size > 0 else k  # none passes the next
+            move_bound(tried.bounds, v, bound, tried.bounds[v, bound] + size, d)
+
+
+@internal
 def scale_bounds(source: Ints, at: int, to: Ints, v: int, rows: int, d: int) -> None:
     """The same fractions at another height."""
     height = max(1, source[at, d])
@@ -401,29 +451,32 @@ def fit_height(bounds: Ints, v: int, rows: int, d: int) -> None:
 
 
 @compiled
-def fits(limits: Limits, tried: State, d: int) -> bool:
+def fits(limits: Limits, part_device: Ints, tried: State) -> bool:
     """As `distredge.sim.memory` estimates."""
-    volumes = tried.volumes[0]
-    tail = tried.tail[0]
+    volumes, tail = tried.volumes[0], tried.tail[0]
     if tail < 0:
-        tail = 0
-        last = volumes - 1
-        for device in range(1, d):
-            size = tried.bounds[last, device + 1] - tried.bounds[last, device]
-            if size > tried.bounds[last, tail + 1] - tried.bounds[last, tail]:
-                tail = device
-    for device in range(d):
+        tail, most, begin = 0, -1, 0
+        for device in range(len(limits.device_bytes)):
+            end = np.searchsorted(part_device, device + 1)
+            size = tried.bounds[volumes - 1, end] - tried.bounds[volumes - 1, begin]
+            begin = end
+            if size > most:
+                tail, most = device, size
+    begin = 0
+    for device in range(len(limits.device_bytes)):
+        end = np.searchsorted(part_device, device + 1)
         weights, maps = 0.0, 0.0
         start = 0
         for v in range(volumes):
-            size = tried.bounds[v, device + 1] - tried.bounds[v, device]
+            size = tried.bounds[v, end] - tried.bounds[v, begin]
             if size > 0:
                 place = tried.places[v]
                 weights += limits.weights[start, place]
-                share = size / max(1, tried.bounds[v, d])
+                share = size / max(1, tried.bounds[v, -1])
                 weights += limits.shared[start, place] * share
                 maps = max(maps, limits.maps[start, place] * min(1.0, share + 0.1))
             start = tried.places[v]
+        begin = end
         if device == tail:
             weights += limits.tail_weights
             maps = max(maps, limits.tail_maps)

@@ -23,10 +23,10 @@ class Population(NamedTuple):
     volumes: Ints
     tail: Ints
     places: Ints  # [strategy, volume]
-    bounds: Ints  # [strategy, volume, device + 1]
+    bounds: Ints  # [strategy, volume, part + 1]
 
 
-def new_population(size: int, candidates: int, devices: int) -> Population:
+def new_population(size: int, candidates: int, parts: int) -> Population:
     """Room for so many strategies."""
     return Population(
         np.zeros(1, np.int64),
@@ -34,7 +34,7 @@ def new_population(size: int, candidates: int, devices: int) -> Population:
         np.zeros(size, np.int64),
         np.zeros(size, np.int64),
         np.zeros((size, candidates + 1), np.int64),
-        np.zeros((size, candidates + 1, devices + 1), np.int64),
+        np.zeros((size, candidates + 1, parts + 1), np.int64),
     )
 
 
@@ -133,4 +133,4 @@ def cross_random(g: Packed, p: Program, nodes: Ints, pool: Population, child: St
     cross(pool, first, second, np.random.randint(1, len(nodes) + 1), nodes, len(g.node), child)
     build_program(g, child.ends, child.volumes[0], p)
     for v in range(child.volumes[0]):
-        fit_height(child.bounds, v, p.volume[v].rows, g.devices)
+        fit_height(child.bounds, v, p.volume[v].rows, len(g.part_device))

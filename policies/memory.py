@@ -42,7 +42,8 @@ class _Fitting:
         self.memory: MemoryEstimate = self.pricer.memory
         self.volumes = find_volumes(problem.graph, strategy.scheme)
         self.heights = np.array([volume.rows for volume in self.volumes])
-        self.wanted = np.array([[s.part(d).size for d in range(s.devices)] for s in strategy.splits], float)
+        splits = strategy.merged.splits
+        self.wanted = np.array([[s.part(d).size for d in range(s.parts)] for s in splits], float)
         self.caps = np.repeat(self.heights[:, None].astype(float), len(problem.devices), axis=1)
         self.speeds = self.pricer.speeds()
         self.weights = np.array([self.memory.weights_bytes(volume.nodes) for volume in self.volumes])

@@ -14,8 +14,9 @@ from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import Strategy
 from policies.annealer import Annealer
 from policies.cuts import distinct_cuts
+from policies.lanes import useful_lanes, without_idle_lanes
 from policies.memory import fitted
-from policies.parts import fits
+from policies.parts import fits, pricer_for
 from policies.starts import fused_strategies, rearranged, simple_strategies
 
 FUSED_FROM_S = 0.1
@@ -28,6 +29,10 @@ MOST_THREADS = 4
 """Of a search that time ends."""
 SEARCH_SHARE = 0.96
 """Of the budget; the rest is for the last polish and for taking out idle cuts."""
+PLAIN_SHARE = 0.5
+"""Of the evaluations or the time, for strategies without lanes; the best of them get lanes in the rest."""
+LANES_COST = 0.01
+"""By how much lanes must win, as a share of the latency: they are more tasks, messages and sessions."""
 DECAY = 2.0
 """About how many of the best become parents of annealed children."""
 FEWEST, CHILD, CHILDREN = 250, 1000, 30
@@ -47,7 +52,8 @@ class Search:
 
     Simulated annealing from the best of many simple strategies; then over and over one of the best found, up
     to a cut, is joined to another one behind it, and annealed for a little while. At the end cuts that cost
-    nothing are taken out: each is one more session and message.
+    nothing are taken out: each is one more session and message. Where the problem allows overlap, the best
+    found are then annealed again with lanes.
 
     Attributes:
         evaluations: strategies to price. With a number the result depends on the seed alone; None: as many as
@@ -72,7 +78,8 @@ class Search:
             PolicyError: the model does not fit into memory.
         """
         begun = time.perf_counter()
-        starts = list(self.starts)
+        laned = [start for start in self.starts if start.lanes]
+        starts = [start.merged for start in self.starts]
         starts.extend(moved for start in self.starts[:1] for moved in rearranged(start))
         if self.simple:
             starts.extend(simple_strategies(problem))
@@ -81,21 +88,54 @@ class Search:
         starts = _fitting(problem, starts)
         annealer = Annealer(problem, with_cuts_of(starts, problem))
         annealer.seed(problem.seed)
-        return _Run(self, annealer, begun).run(starts)
+        if not problem.overlap:
+            return _Run(self, annealer, begun, 1.0, 1.0).run(starts, HOT)
+        plain = _Run(self, annealer, begun, PLAIN_SHARE, PLAIN_SHARE).run(starts, HOT)
+        return self._overlapped(annealer, begun, [plain, *annealer.population], laned)
+
+    def _overlapped(
+        self, plain: Annealer, begun: float, found: Sequence[Strategy], laned: Sequence[Strategy]
+    ) -> Strategy:
+        """The best with lanes, if it is better than the best without."""
+        lanes = useful_lanes(found[0])
+        starts = [start.with_lanes(lanes) for start in found]
+        starts.extend(start for start in laned if start.lanes == lanes)
+        annealer = Annealer(plain.problem, plain.cuts, lanes)
+        best = _Run(self, annealer, begun, 1.0 - PLAIN_SHARE, 1.0).run(starts, WARM)
+        best = without_idle_lanes(best, annealer.price, ROUNDING)
+        if not best.has_lanes:
+            best = best.merged
+        worth = 1.0 - LANES_COST if best.lanes else 1.0
+        pricer = pricer_for(plain.problem)
+        return best if pricer.latency_s(best) < worth * pricer.latency_s(found[0]) else found[0]
 
 
 class _Run:
-    """One search, and what is left of its evaluations or time."""
+    """One search, and what is left of its evaluations or time.
 
-    def __init__(self, search: Search, annealer: Annealer, begun: float) -> None:
+    Args:
+        search: its settings.
+        annealer: what strategies may be.
+        begun: when the search began.
+        share: of the evaluations, for this run.
+        ends: share of the time after which this run ends.
+    """
+
+    def __init__(self, search: Search, annealer: Annealer, begun: float, share: float, ends: float) -> None:
         self.annealer = annealer
-        self.evaluations = search.evaluations
-        self.child = CHILD
         timed = search.evaluations is None
-        self.deadline = begun + SEARCH_SHARE * annealer.problem.budget_s if timed else inf
+        self.evaluations = None if search.evaluations is None else int(share * search.evaluations)
+        self.child = CHILD
+        self.deadline = begun + ends * SEARCH_SHARE * annealer.problem.budget_s if timed else inf
         self.threads = (search.threads or min(MOST_THREADS, len(os.sched_getaffinity(0)))) if timed else 1
 
-    def run(self, starts: Sequence[Strategy]) -> Strategy:
+    def run(self, starts: Sequence[Strategy], hot: float) -> Strategy:
+        """The best strategy met.
+
+        Args:
+            starts: where to begin.
+            hot: temperature there.
+        """
         begun = time.perf_counter()
         priced = sorted((self.annealer.price(start), at) for at, start in enumerate(starts))
         rate = len(starts) / max(1e-6, time.perf_counter() - begun)
@@ -107,9 +147,9 @@ class _Run:
             self.child = min(CHILD, max(FEWEST, whole // CHILDREN))
             count = min(FOUNDERS, max(1, whole // (3 * CHILD)))
             founders = [starts[at] for _, at in sorted(order.items())[:count]]
-            self._in_threads(founders)
+            self._in_threads(founders, hot)
         else:
-            self.annealer.anneal(best, self._left(self.annealer), HOT, COLD, self.deadline)
+            self.annealer.anneal(best, self._left(self.annealer), hot, COLD, self.deadline)
         self.annealer.anneal(self.annealer.best, CHILD, COLD, FROZEN, inf)
         return _simplified(self.annealer, self.annealer.best)
 
@@ -119,30 +159,30 @@ class _Run:
             return self.evaluations
         return int(self.threads * rate * max(0.0, self.deadline - time.perf_counter()))
 
-    def _in_threads(self, founders: Sequence[Strategy]) -> None:
+    def _in_threads(self, founders: Sequence[Strategy], hot: float) -> None:
         """Every thread anneals some founders, and then children of the common population."""
         others = [self.annealer.twin() for _ in range(1, min(self.threads, len(founders)))]
         count = 1 + len(others)
         threads = [
-            Thread(target=self._work, args=(other, at, founders[at::count]), daemon=True)
+            Thread(target=self._work, args=(other, at, founders[at::count], hot), daemon=True)
             for at, other in enumerate(others, start=1)
         ]
         for thread in threads:
             thread.start()
-        self._work(self.annealer, 0, founders[::count])
+        self._work(self.annealer, 0, founders[::count], hot)
         for thread in threads:
             thread.join()
 
-    def _work(self, annealer: Annealer, number: int, founders: Sequence[Strategy]) -> None:
+    def _work(self, annealer: Annealer, number: int, founders: Sequence[Strategy], hot: float) -> None:
         if number:
             annealer.seed(annealer.problem.seed + 7919 * number)
         begun = time.perf_counter()
         for at, start in enumerate(founders, start=1):
             if self.evaluations is not None:
-                annealer.anneal(start, int(FOUNDERS_SHARE * self.evaluations / len(founders)), HOT, COLD)
+                annealer.anneal(start, int(FOUNDERS_SHARE * self.evaluations / len(founders)), hot, COLD)
             else:
                 share = FOUNDERS_SHARE * (self.deadline - begun) * at / len(founders)
-                annealer.anneal(start, inf, HOT, COLD, begun + share)
+                annealer.anneal(start, inf, hot, COLD, begun + share)
         while (left := self._left(annealer)) > 0:
             annealer.anneal_child(DECAY, min(self.child, left), WARM, COLD, self.deadline)
 

@@ -112,6 +112,7 @@ class Sharing:
 
 def rearranged(strategy: Strategy) -> tuple[Strategy, ...]:
     """The strategy with all rows of one device, or half of them, given to another, for each two devices."""
+    strategy = strategy.merged
     devices = range(strategy.devices)
     sizes = np.array([[split.part(d).size for d in devices] for split in strategy.splits])
     busy = [d for d in devices if sizes[:, d].any()]

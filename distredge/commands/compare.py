@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distredge.commands.options import add_model_options, add_wire, load, positive
-from distredge.commands.plan import add_cluster, add_planning
+from distredge.commands.plan import add_cluster, add_overlap, add_planning
 from distredge.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     add_planning(parser)
     add_wire(parser)
+    add_overlap(parser)
     parser.add_argument("--json", action="store_true", help="a list of rows on stdout")
     parser.add_argument("--plot", metavar="FILE", help="a picture of the latencies")
     return parser
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         budget_s=args.budget_s,
         in_flight=args.in_flight,
         wire=args.wire,
+        overlap=args.overlap,
     ):
         rows.append(row)
         if not args.json:
@@ -99,6 +101,7 @@ def _measure(args: argparse.Namespace, cluster: Cluster, policies: list[Policy])
                 seed=args.seed,
                 budget_s=args.budget_s,
                 in_flight=args.in_flight,
+                overlap=args.overlap,
                 rounds=args.rounds,
                 wire=args.wire,
                 progress=partial(show, f"{Path(name).stem}: turns on the peers"),

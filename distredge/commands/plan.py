@@ -10,9 +10,12 @@ from distredge.commands.options import add_model_options, add_wire, load, non_ne
 from distredge.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from distredge.cluster.hosts import Cluster
     from distredge.control.compare import Comparison
     from distredge.graph.importer import Model
+    from distredge.plan.strategy import Strategy
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -26,6 +29,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add_model_options(parser)
     add_cluster(parser)
     parser.add_argument("--policy", default="auto", metavar="P", help="who decides (default: auto)")
+    add_overlap(parser)
     parser.add_argument("--as-in-paper", action="store_true", help="osds: in the paper's form")
     add_planning(parser)
     add_wire(parser)
@@ -45,6 +49,16 @@ def add_cluster(parser: Any, **more: Any) -> None:
         **{"required": True, **more},
         metavar="C",
         help="a hosts file whose devices have profiles, or a cluster of the catalog such as DA-NA",
+    )
+
+
+def add_overlap(parser: argparse.ArgumentParser) -> None:
+    """`--no-overlap`, for commands whose plans are looked at."""
+    parser.add_argument(
+        "--no-overlap",
+        dest="overlap",
+        action="store_false",
+        help="every device computes its rows of a volume in one part, as in the paper",
     )
 
 
@@ -72,7 +86,14 @@ def run(args: argparse.Namespace) -> int:
                 raise InputError(f"{option} is for --policy osds only")
     cluster = load_cluster(args.cluster)
     model = load(args, args.model)
-    problem = planning_problem(model.graph, cluster, seed=args.seed, budget_s=args.budget_s, wire=args.wire)
+    problem = planning_problem(
+        model.graph,
+        cluster,
+        seed=args.seed,
+        budget_s=args.budget_s,
+        wire=args.wire,
+        overlap=args.overlap,
+    )
     with progress(quiet=args.json) as show:
         settings: dict[str, object] = {"as_in_paper": True} if args.as_in_paper else {}
         curve: list[tuple[int, float]] = []
@@ -134,10 +155,28 @@ def _text(row: Comparison, cluster: Cluster) -> str:
     if row.winner and row.winner != row.policy:
         lead = f", {row.lead - 1:.1%} faster than the next" if row.lead else ""
         lines.append(f"  the strategy is that of {row.winner}{lead}")
-    strategy = row.strategy
-    width = max(len(name) for name in cluster.names)
-    lines.append(f"  {'volume':<{width}} " + " ".join(f"{v:>7}" for v in range(len(strategy.splits))))
-    for device, name in enumerate(cluster.names):
-        rows = " ".join(f"{split.part(device).size:>7}" for split in strategy.splits)
-        lines.append(f"  {name:<{width}} {rows}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_rows(row.strategy, cluster.names)])
+
+
+def _rows(strategy: Strategy, names: Sequence[str]) -> list[str]:
+    """Rows of each device in each volume; those of its lanes in the order in which they run."""
+    from distredge.plan.strategy import run_order
+
+    order = run_order(strategy.part_devices)
+    table = [["volume", *(str(volume) for volume in range(len(strategy.splits)))]]
+    for device, name in enumerate(names):
+        mine = [at for at in order if strategy.part_devices[at] == device]
+        sizes = ([split.part(at).size for at in mine] for split in strategy.splits)
+        table.append([name, *("+".join(str(size) for size in each if size) or "0" for each in sizes)])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for name, *cells in table:
+        lines.append(
+            f"  {name:<{widths[0]}} "
+            + " ".join(f"{c:>{max(7, w)}}" for c, w in zip(cells, widths[1:], strict=True))
+        )
+    if strategy.has_lanes:
+        lines.append(
+            "  a + b: rows computed one after the other, so that those that neighbours wait for go first"
+        )
+    return lines

@@ -154,12 +154,15 @@ def compare(
     budget_s: float = 2.0,
     in_flight: int = IN_FLIGHT,
     wire: str = EXACT,
+    overlap: bool = True,
 ) -> Iterator[Comparison]:
     """Every policy on every model and cluster, one row at a time."""
     chosen = list(policies)
     for model, graph in models.items():
         for cluster in clusters:
-            problem = planning_problem(graph, cluster, seed=seed, budget_s=budget_s, wire=wire)
+            problem = planning_problem(
+                graph, cluster, seed=seed, budget_s=budget_s, wire=wire, overlap=overlap
+            )
             pricer = Pricer(problem)
             for policy in chosen:
                 yield evaluate(

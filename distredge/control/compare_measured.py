@@ -24,6 +24,7 @@ def compare_measured(
     seed: int = 0,
     budget_s: float = 2.0,
     in_flight: int = 8,
+    overlap: bool = True,
     rounds: int = 3,
     wire: str = EXACT,
     progress: Callable[[int, int], None] = lambda done, of: None,
@@ -37,7 +38,7 @@ def compare_measured(
         model: the model.
         cluster: its devices have addresses, with peers running there, and profiles.
         policies: who decides.
-        seed, budget_s, in_flight: as for `compare`.
+        seed, budget_s, in_flight, overlap: as for `compare`.
         rounds: how often each one's turn comes.
         wire: how rows may be coded; see `distredge.plan.wire`.
         progress: called with turns done and turns in all.
@@ -55,6 +56,7 @@ def compare_measured(
         budget_s=budget_s,
         in_flight=in_flight,
         wire=wire,
+        overlap=overlap,
     )
     rows = list(compared)
     strategies = {row.policy: row.strategy for row in rows if row.strategy is not None}

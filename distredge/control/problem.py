@@ -13,7 +13,13 @@ from distredge.plan.wire import EXACT
 
 
 def planning_problem(
-    graph: Graph, cluster: Cluster, *, seed: int = 0, budget_s: float = 2.0, wire: str = EXACT
+    graph: Graph,
+    cluster: Cluster,
+    *,
+    seed: int = 0,
+    budget_s: float = 2.0,
+    wire: str = EXACT,
+    overlap: bool = True,
 ) -> PlanningProblem:
     """Shares out `graph` over the devices of `cluster`: their profiles, memory and links.
 
@@ -23,6 +29,7 @@ def planning_problem(
         seed: of everything random.
         budget_s: how long a policy may think.
         wire: how rows may be coded; see `distredge.plan.wire`.
+        overlap: whether strategies may have lanes.
 
     Raises:
         HostsError: a device has no profile, or names an unknown one.
@@ -33,4 +40,4 @@ def planning_problem(
         Device(device.name, found, inf if device.memory_mb is None else device.memory_mb * 1e6)
         for device, found in zip(cluster.devices, times, strict=True)
     )
-    return PlanningProblem(graph, devices, Network.of(cluster), seed, budget_s, wire)
+    return PlanningProblem(graph, devices, Network.of(cluster), seed, budget_s, wire, overlap)

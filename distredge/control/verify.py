@@ -152,7 +152,8 @@ def verify(
     least = widest = max(tolerance_of(graph), WIRE_TOLERANCE.get(wire, 0.0))
     agree = classes = 0
     for done in range(strategies):
-        strategy = random_strategy(graph, peers, _cuts(graph, done, rng), rng)
+        lanes = 1 + done % 3
+        strategy = random_strategy(graph, peers, _cuts(graph, done, rng), rng, most_lanes=lanes)
         frames = len(feeds) if own or done % 4 == 0 else 1
         try:
             plan = compile_plan(graph, strategy, names, model=model.weights_sha256, wire=wire)
@@ -291,4 +292,4 @@ def _count(counts: Counter[str], plan: ExecutionPlan, strategy: Strategy) -> Non
     counts["deepest"] = max(counts["deepest"], strategy.scheme.volumes)
     counts["transfers"] += len(plan.transfers)
     for split in strategy.splits:
-        counts["zero_row_parts"] += sum(not split.part(device) for device in range(split.devices))
+        counts["zero_row_parts"] += sum(not split.part(at) for at in range(split.parts))

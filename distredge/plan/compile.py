@@ -20,7 +20,7 @@ from distredge.plan.execution import (
     TensorInfo,
     Transfer,
 )
-from distredge.plan.strategy import SplitDecision, Strategy
+from distredge.plan.strategy import SplitDecision, Strategy, are_lanes, run_order
 from distredge.plan.volumes import Volume, find_volumes
 from distredge.plan.wire import EXACT, check_wire, coding_of
 
@@ -34,7 +34,7 @@ def compile_plan(
 
     Args:
         graph: the model.
-        strategy: one split decision per volume, each with one part per device.
+        strategy: one split decision per volume.
         devices: their names, in the order of the parts.
         model: SHA-256 of the model's weights.
         wire: how rows may be coded on the wire, one of `distredge.plan.wire.WIRES`.
@@ -58,12 +58,16 @@ def check_strategy(graph: Graph, strategy: Strategy, devices: int) -> tuple[Volu
             f"{len(volumes)} volumes need as many split decisions, not {len(strategy.splits)}"
         )
     for at, (volume, split) in enumerate(zip(volumes, strategy.splits, strict=True)):
-        if split.devices != devices:
-            raise StrategyError(f"volume {at} is split for {split.devices} devices, there are {devices}")
+        if strategy.lanes and split.parts != len(strategy.lanes):
+            raise StrategyError(f"volume {at} has {split.parts} parts, there are {len(strategy.lanes)} lanes")
+        if not strategy.lanes and split.parts != devices:
+            raise StrategyError(f"volume {at} is split for {split.parts} devices, there are {devices}")
         if not split.is_valid or split.rows != volume.rows:
             raise StrategyError(
                 f"volume {at} has {volume.rows} rows ({volume.reference}); its bounds are {split.bounds}"
             )
+    if not are_lanes(strategy.lanes, devices):
+        raise StrategyError(f"lanes {strategy.lanes} are not those of devices 0 to {devices - 1}, in order")
     if strategy.tail_device is not None and not 0 <= strategy.tail_device < devices:
         raise StrategyError(f"tail device {strategy.tail_device} is not one of {devices} devices")
     return volumes
@@ -73,12 +77,12 @@ def tail_device(strategy: Strategy) -> int:
     """The device that runs the tail: the named one, or the one with most rows in the last volume."""
     if strategy.tail_device is not None:
         return strategy.tail_device
-    return biggest_part(strategy.splits[-1])
+    return biggest_part(strategy.merged.splits[-1])
 
 
 def biggest_part(split: SplitDecision) -> int:
-    """The device with most rows; the first of equals."""
-    return max(range(split.devices), key=lambda d: (split.part(d).size, -d))
+    """The part with most rows; the first of equals."""
+    return max(range(split.parts), key=lambda at: (split.part(at).size, -at))
 
 
 class _Compiler:
@@ -125,16 +129,18 @@ class _Compiler:
                     self.heights[name] = own.height(name)
         rowed = [n for n in (*volume.outputs, *volume.syncs) if self.graph.tensors[n].row_axis is not None]
         lead = -1 if any(own.height(name) for name in rowed) else biggest_part(split)
+        owners = self.strategy.part_devices
         demands = [
-            find_demand(self.graph, volume, own, self._height, device, device == lead)
-            for device in range(len(self.devices))
+            find_demand(self.graph, volume, own, self._height, part, part == lead)
+            for part in range(split.parts)
         ]
         stages = find_stages(self.graph, volume)
         for stage in range(max(stages.values(), default=-1) + 1):
-            for device, demand in enumerate(demands):
+            for part in run_order(owners):
+                demand = demands[part]
                 nodes = [i for i in volume.nodes if stages[i] == stage and i in demand.needs]
                 if nodes:
-                    self._task(device, at, stage, nodes, demand, own, volume)
+                    self._task(owners[part], part, at, stage, nodes, demand, own, volume)
 
     def _tail(self) -> None:
         nodes = tuple(sorted(self.graph.tail))
@@ -148,7 +154,7 @@ class _Compiler:
         demand = find_demand(self.graph, volume, own, self._height, device, lead=True)
         run = [i for i in nodes if i in demand.needs]
         if run:
-            self._task(device, len(self.volumes), 0, run, demand, own, volume)
+            self._task(device, device, len(self.volumes), 0, run, demand, own, volume)
 
     def _height(self, name: str) -> int:
         return self.heights.get(name, self.graph.tensors[name].rows)
@@ -161,6 +167,7 @@ class _Compiler:
     def _task(
         self,
         device: int,
+        part: int,
         at: int,
         stage: int,
         nodes: list[int],
@@ -176,13 +183,13 @@ class _Compiler:
         outputs = []
         for name in kept:
             rows = made[name]
-            owned = own.rows(name, device).intersect(rows) if self._is_rowed(name) else rows
+            owned = own.rows(name, part).intersect(rows) if self._is_rowed(name) else rows
             outputs.append(TaskOutput(name, rows, owned))
             self.held.setdefault((device, name), []).append(Piece(rows, task=task))
             if owned and (name in volume.outputs or name in volume.syncs):
                 self.owners.setdefault(name, []).append((device, owned, task))
-        part = self._part(nodes, demand, {**read, **made}, tuple(read), kept)
-        self.tasks.append(Task(task, device, at, stage, part, inputs, tuple(outputs)))
+        key = self._part(nodes, demand, {**read, **made}, tuple(read), kept)
+        self.tasks.append(Task(task, device, at, stage, key, inputs, tuple(outputs)))
 
     def _task_reads(self, nodes: list[int], demand: Demand, made: dict[str, Rows]) -> dict[str, Rows]:
         """Tensors that the task reads from outside itself, and the rows of each."""

@@ -1,4 +1,4 @@
-"""The backward pass: which rows each device must compute inside one volume."""
+"""The backward pass: which rows each part must compute inside one volume."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class Ownership:
     decision: SplitDecision
 
     def bounds(self, tensor: str) -> SplitDecision:
-        """Which rows of a tensor each device owns."""
+        """Which rows of a tensor each part owns."""
         info = self.graph.tensors[tensor]
         return self.decision.scaled(info.rows, info.quantum)
 
     def contributors(self, partials: str) -> list[int]:
-        """Devices that own rows of the tensor that is reduced, in order: one row of partials each."""
+        """Parts that own rows of the tensor that is reduced, in order: one row of partials each."""
         source = self.graph.tensors[partials].partial_of
         assert source is not None
         bounds = self.bounds(source)
-        return [d for d in range(bounds.devices) if bounds.part(d)]
+        return [at for at in range(bounds.parts) if bounds.part(at)]
 
-    def rows(self, tensor: str, device: int) -> Rows:
-        """Rows of `tensor` owned by `device`; empty when it owns none."""
+    def rows(self, tensor: str, part: int) -> Rows:
+        """Rows of `tensor` owned by `part`; empty when it owns none."""
         if self.graph.tensors[tensor].partial_of is None:
-            return self.bounds(tensor).part(device)
+            return self.bounds(tensor).part(part)
         contributors = self.contributors(tensor)
-        if device not in contributors:
+        if part not in contributors:
             return Rows(0, 0)
-        at = contributors.index(device)
+        at = contributors.index(part)
         return Rows(at, at + 1)
 
     def height(self, tensor: str) -> int:
@@ -51,13 +51,13 @@ class Ownership:
 
 @dataclass
 class Demand:
-    """What one device computes and reads in one volume.
+    """What one part computes and reads in one volume.
 
     Attributes:
         makes: rows computed of each tensor made in the volume, halo included; WHOLE for whole ones.
         needs: per node that runs, the rows of each input (None: whole, constant or absent).
         reads: rows read of tensors from outside the volume.
-        gathers: rowed tensors of this volume that the device needs in full, from everyone.
+        gathers: rowed tensors of this volume that the part needs in full, from everyone.
     """
 
     makes: dict[str, Rows] = field(default_factory=dict)
@@ -71,23 +71,23 @@ def find_demand(
     volume: Volume,
     own: Ownership,
     height: Callable[[str], int],
-    device: int,
+    part: int,
     lead: bool,
 ) -> Demand:
-    """Applies the row rules backwards from what `device` owes to others.
+    """Applies the row rules backwards from what `part` owes to others.
 
     Args:
         graph: the model.
         volume: the layer-volume.
         own: ownership of its tensors.
         height: rows in all of a rowed tensor from outside the volume.
-        device: whose demand.
-        lead: this device stands in when no device owns rows of anything in the volume.
+        part: whose demand.
+        lead: this part stands in when none owns rows of anything in the volume.
     """
     demand = Demand()
     makes = demand.makes
     for name in dict.fromkeys((*volume.outputs, *volume.syncs)):
-        if graph.tensors[name].row_axis is not None and (rows := own.rows(name, device)):
+        if graph.tensors[name].row_axis is not None and (rows := own.rows(name, part)):
             makes[name] = rows
     if not makes and not lead:
         return demand
@@ -108,7 +108,7 @@ def find_demand(
         if node.form == "partial":
             source = graph.tensors[node.outputs[0]].partial_of
             assert source is not None
-            out = own.rows(source, device)
+            out = own.rows(source, part)
         needs = node.rule.needs(out)
         demand.needs[i] = needs
         for position, (name, need) in enumerate(zip(node.inputs, needs, strict=True)):

@@ -23,8 +23,14 @@ def random_split(rows: int, devices: int, rng: random.Random, zero_share: float 
     return SplitDecision.from_shares(rows, shares)
 
 
-def random_strategy(graph: Graph, devices: int, cuts: int, rng: random.Random) -> Strategy:
-    """Random cuts, random rows, and the tail on a random device."""
+def random_strategy(
+    graph: Graph, devices: int, cuts: int, rng: random.Random, *, most_lanes: int = 1
+) -> Strategy:
+    """Random cuts, random rows, and the tail on a random device; with lanes if there may be several."""
     scheme = random_scheme(graph, cuts, rng)
-    splits = tuple(random_split(volume.rows, devices, rng) for volume in find_volumes(graph, scheme))
-    return Strategy(scheme, splits, rng.randrange(devices))
+    lanes: tuple[int, ...] = ()
+    if most_lanes > 1:
+        lanes = tuple(device for device in range(devices) for _ in range(rng.randint(1, most_lanes)))
+    parts = len(lanes) or devices
+    splits = tuple(random_split(volume.rows, parts, rng) for volume in find_volumes(graph, scheme))
+    return Strategy(scheme, splits, rng.randrange(devices), lanes)

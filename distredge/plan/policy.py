@@ -45,6 +45,7 @@ class PlanningProblem:
         seed: of everything random.
         budget_s: how long the policy may think; those that need no search ignore it.
         wire: how rows may be coded on the wire; see `distredge.plan.wire`.
+        overlap: whether strategies may have lanes, so that rows travel while a device computes others.
     """
 
     graph: Graph
@@ -53,6 +54,7 @@ class PlanningProblem:
     seed: int = 0
     budget_s: float = 2.0
     wire: str = EXACT
+    overlap: bool = True
 
 
 class Policy(Protocol):

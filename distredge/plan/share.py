@@ -10,6 +10,7 @@ from distredge.plan.volumes import find_volumes
 
 def planned_split_share(graph: Graph, strategy: Strategy) -> float:
     """Multiply-accumulates in nodes whose rows two or more devices own, over all; 0 for a model with none."""
+    strategy = strategy.merged
     total = sum(node.macs for node in graph.nodes)
     split = 0
     for volume, decision in zip(find_volumes(graph, strategy.scheme), strategy.splits, strict=True):
@@ -19,7 +20,5 @@ def planned_split_share(graph: Graph, strategy: Strategy) -> float:
             rowed = graph.tensors[name].partial_of or name
             if not graph.nodes[i].macs or graph.tensors[rowed].row_axis is None:
                 continue
-            split += graph.nodes[i].macs * (
-                sum(bool(own.rows(rowed, d)) for d in range(decision.devices)) > 1
-            )
+            split += graph.nodes[i].macs * (sum(bool(own.rows(rowed, d)) for d in range(decision.parts)) > 1)
     return split / total if total else 0.0

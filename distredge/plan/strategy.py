@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from distredge.graph.rows import Rows
 
@@ -32,9 +32,9 @@ class SplitDecision:
     """How one volume's rows are shared out.
 
     Attributes:
-        bounds: `devices + 1` row numbers of the volume's reference tensor, from 0 to its rows, never
-            falling; device i has rows `[bounds[i], bounds[i + 1])`. Other tensors are cut at the same
-            fraction: see `scaled`.
+        bounds: `parts + 1` row numbers of the volume's reference tensor, from 0 to its rows, never
+            falling; part i has rows `[bounds[i], bounds[i + 1])`. Other tensors are cut at the same
+            fraction: see `scaled`. Part i is device i's, unless the strategy has lanes.
     """
 
     bounds: tuple[int, ...]
@@ -50,8 +50,8 @@ class SplitDecision:
         return cls(tuple(bounds))
 
     @property
-    def devices(self) -> int:
-        """How many devices share the rows."""
+    def parts(self) -> int:
+        """How many parts there are, those without rows included."""
         return len(self.bounds) - 1
 
     @property
@@ -59,9 +59,9 @@ class SplitDecision:
         """Of the reference tensor."""
         return self.bounds[-1]
 
-    def part(self, device: int) -> Rows:
-        """The rows of the reference tensor that this device owns."""
-        return Rows(self.bounds[device], self.bounds[device + 1])
+    def part(self, at: int) -> Rows:
+        """The rows of the reference tensor that are in this part."""
+        return Rows(self.bounds[at], self.bounds[at + 1])
 
     def scaled(self, rows: int, quantum: int = 1) -> SplitDecision:
         """The same decision on a tensor of another height.
@@ -92,16 +92,56 @@ class Strategy:
         splits: one decision per volume.
         tail_device: index of the device that runs the tail; None: the one with most rows in the last
             volume.
+        lanes: device of each part, from the top, where devices compute their rows in several parts, one
+            after the other, so that rows travel meanwhile: never falling, and each device at least once.
+            Empty: part i is device i's. A lane without rows in a volume is not there in it.
     """
 
     scheme: PartitionScheme
     splits: tuple[SplitDecision, ...]
     tail_device: int | None = None
+    lanes: tuple[int, ...] = ()
 
     @property
     def devices(self) -> int:
         """How many devices it is for."""
-        return self.splits[0].devices
+        return self.lanes[-1] + 1 if self.lanes else self.splits[0].parts
+
+    @property
+    def part_devices(self) -> tuple[int, ...]:
+        """The device of each part."""
+        return self.lanes or tuple(range(self.devices))
+
+    @property
+    def has_lanes(self) -> bool:
+        """Whether some device really has several parts of a volume."""
+        return self.lanes != () and any(
+            sum(1 for at, owner in enumerate(self.lanes) if owner == device and split.part(at)) > 1
+            for split in self.splits
+            for device in range(self.devices)
+        )
+
+    @property
+    def merged(self) -> Strategy:
+        """The same rows for each device, in one part."""
+        if not self.lanes:
+            return self
+        ends = [bisect_right(self.lanes, device) for device in range(self.devices)]
+        splits = tuple(SplitDecision((0, *(split.bounds[end] for end in ends))) for split in self.splits)
+        return Strategy(self.scheme, splits, self.tail_device)
+
+    def with_lanes(self, lanes: Sequence[int]) -> Strategy:
+        """The same rows for each device, all in its last lane to be run; other lanes have none.
+
+        Args:
+            lanes: as the attribute, for as many devices.
+        """
+        whole = {lanes[at]: at for at in run_order(lanes)}
+        splits = []
+        for split in self.merged.splits:
+            ends = [split.bounds[d + (at >= whole[d])] for at, d in enumerate(lanes)]
+            splits.append(SplitDecision((0, *ends)))
+        return Strategy(self.scheme, tuple(splits), self.tail_device, tuple(lanes))
 
     def embedded(self, members: Sequence[int], devices: int) -> Strategy:
         """The same decision among more devices, of which all but the members have no rows.
@@ -111,8 +151,23 @@ class Strategy:
             devices: how many there are in all.
         """
         tail = None if self.tail_device is None else members[self.tail_device]
-        splits = tuple(
-            SplitDecision((0, *(split.bounds[bisect_right(members, device)] for device in range(devices))))
-            for split in self.splits
-        )
-        return Strategy(self.scheme, splits, tail)
+        owners = [members[device] for device in self.part_devices]
+        lanes = sorted([*owners, *set(range(devices)).difference(owners)])
+        ends = list(accumulate(int(device in owners) for device in lanes))
+        splits = tuple(SplitDecision((0, *(split.bounds[end] for end in ends))) for split in self.splits)
+        return Strategy(self.scheme, splits, tail, tuple(lanes) if self.lanes else ())
+
+
+def are_lanes(lanes: Sequence[int], devices: int) -> bool:
+    """Whether parts of these devices, from the top, are what `Strategy.lanes` may be."""
+    return not lanes or (list(lanes) == sorted(lanes) and set(lanes) == set(range(devices)))
+
+
+def run_order(owners: Sequence[int]) -> tuple[int, ...]:
+    """The order in which parts run: device by device, the parts at a device's two borders first, since
+    neighbours wait for their rows, and what lies between while these travel."""
+    order: list[int] = []
+    for device in sorted(set(owners)):
+        mine = [at for at, owner in enumerate(owners) if owner == device]
+        order.extend([mine[0], *mine[-1:0:-1][:1], *mine[1:-1]])
+    return tuple(order)

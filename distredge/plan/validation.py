@@ -10,6 +10,7 @@ import re
 from distredge.errors import StrategyError
 from distredge.graph.rows import Rows
 from distredge.plan.execution import REQUESTER, ExecutionPlan, Piece, Task, TaskInput, TensorInfo
+from distredge.plan.strategy import are_lanes
 from distredge.plan.wire import CODINGS, FLOATS, RAW, WIRES
 
 _DTYPE = re.compile(r"bool|object|(u?int|b?float|complex)[0-9]+[a-z0-9_]*")
@@ -59,8 +60,10 @@ def _check_strategy(plan: ExecutionPlan) -> None:
     if len(strategy.splits) != strategy.scheme.volumes:
         raise StrategyError(f"{strategy.scheme.volumes} volumes have {len(strategy.splits)} split decisions")
     for split in strategy.splits:
-        if split.devices != devices or not split.is_valid:
+        if split.parts != len(strategy.lanes or plan.devices) or not split.is_valid:
             raise StrategyError(f"bounds {split.bounds} do not share rows out over {devices} devices")
+    if not are_lanes(strategy.lanes, devices):
+        raise StrategyError(f"lanes {strategy.lanes} are not those of devices 0 to {devices - 1}, in order")
     if strategy.tail_device is not None and strategy.tail_device not in range(devices):
         raise StrategyError(f"tail device {strategy.tail_device} is not one of {devices} devices")
 

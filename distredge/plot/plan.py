@@ -12,21 +12,23 @@ LABELLED = 0.05
 
 
 def plot_plan(plan: ExecutionPlan, path: str | Path, title: str = "") -> None:
-    """Draws the share of each volume's rows that each device owns, with the number of rows.
+    """Draws the share of each volume's rows that each device owns, lane by lane, with the number of rows.
 
     Raises:
         DistrEdgeError, InputError: see `canvas.picture`.
     """
     splits = plan.strategy.splits
+    owners = plan.strategy.part_devices
     with picture(path, 2.5 + 0.55 * len(splits), 4.2) as axes:
-        for device, name in enumerate(plan.devices):
-            colour = COLOURS[device % len(COLOURS)]
-            tops = [split.bounds[device] / split.rows for split in splits]
-            sizes = [split.part(device).size / split.rows for split in splits]
+        for part, device in enumerate(plan.strategy.part_devices):
+            colour, first = COLOURS[device % len(COLOURS)], device not in owners[:part]
+            tops = [split.bounds[part] / split.rows for split in splits]
+            sizes = [split.part(part).size / split.rows for split in splits]
+            name = plan.devices[device] if first else "_nolegend_"
             axes.bar(range(len(splits)), sizes, 0.94, tops, color=colour, label=name, edgecolor="white")
             for at, split in enumerate(splits):
                 if sizes[at] > LABELLED:
-                    rows, middle = str(split.part(device).size), tops[at] + sizes[at] / 2
+                    rows, middle = str(split.part(part).size), tops[at] + sizes[at] / 2
                     axes.text(at, middle, rows, ha="center", va="center", color="white", fontsize=8)
         axes.set_ylim(1, 0)
         axes.set_yticks([])

@@ -133,7 +133,8 @@ def problem_of_speeds(
     budget_s: float = 2.0,
     wire: str = EXACT,
 ) -> PlanningProblem:
-    """What a policy is asked when of each peer one number is known.
+    """What a policy is asked when of each peer one number is known. Without lanes: what one more task
+    costs is not known either.
 
     Args:
         speeds: multiply-accumulates a second.
@@ -144,4 +145,4 @@ def problem_of_speeds(
         Device(name, SyntheticDevice(f"measured {name}", 2 * speed, 0.0, 1, FEATURE_WORK).on(graph))
         for name, speed in zip(names, speeds, strict=True)
     )
-    return PlanningProblem(graph, devices, stated.filled(ASSUMED), seed, budget_s, wire)
+    return PlanningProblem(graph, devices, stated.filled(ASSUMED), seed, budget_s, wire, overlap=False)

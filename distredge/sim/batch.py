@@ -17,7 +17,7 @@ def price_batch(
 
     Args:
         g, p, volumes, w: as `price`.
-        bounds: [strategy, volume, device + 1].
+        bounds: [strategy, volume, part + 1].
         tails: [strategy].
         to: [strategy], seconds.
         ready: [strategy, volume, device], seconds when each device has done its share of each volume, or

@@ -11,8 +11,8 @@ constraints, so the least time that they allow is a bound:
 - rows count with the bytes that the wire has of them, where packing losslessly counts as nothing;
 - a device's compute time at its best seconds per row, what it receives, and what it sends, each fit into
   the time, as do the requester's two directions and the access point;
-- where the first node alone reads the input, a device computes nothing before its input is there; where
-  the last node makes the only output, a device has nothing left to compute when it sends its part.
+- without lanes, where the first node alone reads the input, a device computes nothing before its input is
+  there; where the last node makes the only output, it has nothing left to compute when it sends its part.
 
 Left out, so the bound is lower than the truth: halos beyond the ratio, waiting, stairs in the tables,
 latency and fixed costs but for one message there and one back.
@@ -57,7 +57,7 @@ class _Program:
 
     def __init__(self, problem: PlanningProblem, needs: RowNeeds, there: float) -> None:
         self.there = there
-        self.graph, self.network = problem.graph, problem.network
+        self.graph, self.network, self.overlap = problem.graph, problem.network, problem.overlap
         self.needs, self.wire = needs, problem.wire
         self.count = len(problem.devices)
         found: dict[int, Any] = {}
@@ -173,7 +173,7 @@ class _Program:
         everything = [term for each in received.values() for terms in each for term in terms]
         everything += [term for each in answer for term in each]
         self._in_time(everything, network.access_point_mbps, self.there)
-        early, late = self._input_first(), self._output_last()
+        early, late = ("", False) if self.overlap else (self._input_first(), self._output_last())
         for d in range(self.count):
             link = network.links[d]
             coming = [term for each in received.values() for term in each[d]]

@@ -63,9 +63,10 @@ class MemoryEstimate:
     def of(self, strategy: Strategy) -> NDArray[np.float64]:
         """Bytes per device.
 
-        A part's share of its volume's maps is taken with a tenth of the volume's rows for the halo.
+        A device's share of a volume's maps is taken with a tenth of the volume's rows for the halo. Lanes
+        count together: what one of them has computed stays while the next one runs.
         """
-        bounds = np.array([[split.bounds for split in strategy.splits]], dtype=np.int64)
+        bounds = np.array([[split.bounds for split in strategy.merged.splits]], dtype=np.int64)
         tails = np.array([tail_device(strategy)])
         found: NDArray[np.float64] = self.of_batch(find_volumes(self._graph, strategy.scheme), bounds, tails)[
             0

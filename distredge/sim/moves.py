@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from distredge.sim.jit import inlined
+from distredge.sim.jit import inlined, internal
 from distredge.sim.packed import NEVER, Packed
 from distredge.sim.program import Program
 from distredge.sim.work import HELD, Work
 
 
 @inlined
-def clear(w: Work, slot: int, devices: int) -> None:
+def clear(g: Packed, w: Work, slot: int) -> None:
     """Forgets who has which rows of the tensor in a slot."""
-    for device in range(devices):
+    for device in range(g.devices):
         w.owner[slot, device].first = 0
         w.owner[slot, device].last = 0
         w.held_count[slot, device] = 0
-    w.held_count[slot, devices] = 0
+    w.held_count[slot, g.devices] = 0
+    for part in range(g.devices, len(g.part_device)):
+        w.owner[slot, part].first = 0
+        w.owner[slot, part].last = 0
 
 
 @inlined
@@ -40,22 +43,32 @@ def fetch(
     elif whole:
         if w.held_count[slot, peer] > 0:
             return
-        source = tail
-        if w.owner[slot, tail].last == 0:
-            source = 0
-            while source < d - 1 and w.owner[slot, source].last == 0:
-                source += 1
-        _send(w, source, w.owner[slot, source].task, peer, task, row + beside)
+        part = _whole_source(g, w, slot, tail)
+        _send(w, g.part_device[part], w.owner[slot, part].task, peer, task, row + beside)
     else:
         held = w.held_count[slot, peer]
         if held == 1 and w.held[slot, peer, 0].first <= first and last <= w.held[slot, peer, 0].last:
             return
-        for source in range(d):
-            a, b = w.owner[slot, source].first, w.owner[slot, source].last
+        for part in range(len(g.part_device)):
+            a, b = w.owner[slot, part].first, w.owner[slot, part].last
             if a < last and b > first and a < b:
-                maker = w.owner[slot, source].task
+                source, maker = g.part_device[part], w.owner[slot, part].task
                 fetch_gaps(w, slot, peer, task, first, last, row, beside, source, maker, a, b)
     hold(w, slot, peer, first, last)
+
+
+@internal
+def _whole_source(g: Packed, w: Work, slot: int, tail: int) -> int:
+    """The first part to run that makes a whole tensor, of the tail's device if one of its does."""
+    found = -1
+    for turn in range(len(g.run_order)):
+        part = g.run_order[turn]
+        if w.owner[slot, part].last != 0:
+            if g.part_device[part] == tail:
+                return int(part)
+            if found < 0:
+                found = part
+    return int(found)
 
 
 @inlined

@@ -20,7 +20,7 @@ from distredge.graph.model import Graph
 from distredge.graph.rows import RowRule, Rows
 from distredge.plan.demand import Ownership, find_demand
 from distredge.plan.execution import _item_bytes
-from distredge.plan.strategy import SplitDecision
+from distredge.plan.strategy import SplitDecision, run_order
 from distredge.plan.volumes import Volume, is_sync_read
 from distredge.plan.wire import EXACT, coding_of, sent_sizes
 from distredge.sim.fluid import link_rates
@@ -37,13 +37,16 @@ NEVER = 1 << 40
 
 
 class Packed(NamedTuple):
-    """The graph, the devices and the network. Peers are the devices and then the requester.
+    """The graph, the devices and the network. Peers are the devices and then the requester. A volume's rows
+    are cut into parts, one per device or, with lanes, more.
 
     Nodes keep their numbers; tensors are those that are not constant, numbered anew. Node i has the edges
     `node[i].edges` to `node[i + 1].edges`, likewise its outputs and a tensor's readers.
     """
 
     devices: int
+    part_device: Ints  # rising
+    run_order: Ints  # of parts
     body: Ints  # nodes that are not the tail's
     node: Records
     """edges, outs; reduces: the tensor that a partial reduction reads, or -1; seconds_at: offset in
@@ -95,6 +98,7 @@ def pack(graph: Graph, times: Sequence[NodeTimes], network: Network, wire: str =
     tail_read, tail_makes, tail_made_bytes, tail_s = _tail(graph, number, times)
     return Packed(
         devices=len(times),
+        **_lanes(range(len(times))),
         body=_ints(i for i in nodes if i not in graph.tail),
         node=filled(
             {
@@ -146,6 +150,15 @@ def pack(graph: Graph, times: Sequence[NodeTimes], network: Network, wire: str =
 def repacked(packed: Packed, network: Network) -> Packed:
     """The same graph and devices on other links, in microseconds."""
     return packed._replace(**_links(network))
+
+
+def with_lanes(packed: Packed, lanes: Sequence[int]) -> Packed:
+    """The same problem for strategies with these lanes."""
+    return packed._replace(**_lanes(lanes))
+
+
+def _lanes(lanes: Sequence[int]) -> dict[str, Any]:
+    return {"part_device": _ints(lanes), "run_order": _ints(run_order(lanes))}
 
 
 def _links(network: Network) -> dict[str, Any]:

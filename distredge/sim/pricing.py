@@ -22,7 +22,7 @@ from distredge.plan.volumes import Volume, cut_positions, find_volumes
 from distredge.sim.batch import check_bounds, price_batch
 from distredge.sim.kernel import Work, new_work
 from distredge.sim.memory import MemoryEstimate
-from distredge.sim.packed import Packed, pack, repacked
+from distredge.sim.packed import Packed, pack, repacked, with_lanes
 from distredge.sim.program import Program, build_program, new_program
 from distredge.sim.records import Floats, Ints
 from distredge.sim.replay import replay
@@ -39,6 +39,7 @@ class Pricer:
         problem: the problem.
         times: per device, seconds of every node by rows.
         memory: bytes that strategies need.
+        lanes: of the strategies that it is laid out for; see `Strategy`.
     """
 
     def __init__(self, problem: PlanningProblem) -> None:
@@ -49,6 +50,8 @@ class Pricer:
                 shared[id(device.times)] = node_times(problem.graph, device.times)
         self.times: tuple[NodeTimes, ...] = tuple(shared[id(d.times)] for d in problem.devices)
         self.memory = MemoryEstimate(problem.graph, len(problem.devices))
+        self.lanes: tuple[int, ...] = ()
+        self._laned: dict[tuple[int, ...], Pricer] = {}
         self._room: tuple[Program, Work, int] | None = None
 
     @cached_property
@@ -60,10 +63,24 @@ class Pricer:
         """A pricer of a problem with the same graph, devices and wire but other links; quick to make."""
         other = copy(self)
         other.problem = problem
+        other._laned = {}
         other._room = None
         if self.packed is not None:
             other.packed = repacked(self.packed, problem.network)
         return other
+
+    def on_lanes(self, lanes: Sequence[int]) -> Pricer:
+        """A pricer of the same problem for strategies with these lanes; made once."""
+        lanes = tuple(lanes)
+        if lanes == self.lanes:
+            return self
+        if lanes not in self._laned:
+            other = copy(self)
+            other.lanes, other._room = lanes, None
+            if self.packed is not None:
+                other.packed = with_lanes(self.packed, lanes or range(len(self.problem.devices)))
+            self._laned[lanes] = other
+        return self._laned[lanes]
 
     @cached_property
     def cut_nodes(self) -> Ints:
@@ -111,7 +128,8 @@ class Pricer:
         check_strategy(self.problem.graph, strategy, len(self.problem.devices))
         tail = -1 if strategy.tail_device is None else strategy.tail_device
         bounds = np.array([split.bounds for split in strategy.splits], dtype=np.int64)
-        return float(self.scheme(strategy.scheme).latencies_s(bounds[None], tail)[0])
+        scheme = self.on_lanes(strategy.lanes).scheme(strategy.scheme)
+        return float(scheme.latencies_s(bounds[None], tail)[0])
 
     def images_per_second(self, strategy: Strategy, in_flight: int = 8) -> float:
         """Frames answered per second, in the steady state, with so many always in flight; by replay.
@@ -181,6 +199,7 @@ class SchemePricer:
         self.scheme = scheme
         self._ends = np.array([*cut_positions(graph, scheme), len(graph.nodes)], dtype=np.int64)
         self._devices = len(pricer.problem.devices)
+        self._parts = len(pricer.lanes) or self._devices
 
     @cached_property
     def volumes(self) -> tuple[Volume, ...]:
@@ -193,9 +212,10 @@ class SchemePricer:
         return tuple(volume.rows for volume in self.volumes)
 
     def strategy(self, bounds: Ints, tail_device: int = -1) -> Strategy:
-        """One row of a batch as a Strategy: bounds of shape (volumes, devices + 1)."""
+        """One row of a batch as a Strategy: bounds of shape (volumes, parts + 1)."""
         splits = tuple(SplitDecision(tuple(int(b) for b in volume)) for volume in bounds)
-        return Strategy(self.scheme, splits, None if tail_device < 0 else int(tail_device))
+        tail = None if tail_device < 0 else int(tail_device)
+        return Strategy(self.scheme, splits, tail, self._pricer.lanes)
 
     def latencies_s(self, bounds: Ints, tail_device: int | Ints = -1) -> Floats:
         """Latency of many strategies.
@@ -203,7 +223,7 @@ class SchemePricer:
         The first call on a machine compiles the evaluator, which takes some 15 seconds.
 
         Args:
-            bounds: rows of each volume's reference, of shape (batch, volumes, devices + 1): from 0 to
+            bounds: rows of each volume's reference, of shape (batch, volumes, parts + 1): from 0 to
                 `rows`, never falling.
             tail_device: who runs the tail, for all or for each; -1: the device with most rows in the last
                 volume.
@@ -232,7 +252,7 @@ class SchemePricer:
     def _price(self, bounds: Ints, tail_device: int | Ints, ready: Floats) -> Floats:
         bounds = np.ascontiguousarray(bounds, dtype=np.int64)
         tails = np.array(np.broadcast_to(np.asarray(tail_device, dtype=np.int64), (len(bounds),)))
-        shape = (len(self._ends), self._devices + 1)
+        shape = (len(self._ends), self._parts + 1)
         if bounds.shape[1:] != shape:
             raise StrategyError(
                 f"bounds must have the shape (batch, {shape[0]}, {shape[1]}), not {bounds.shape}"
@@ -266,7 +286,9 @@ class SchemePricer:
     def memory_bytes(self, bounds: Ints, tail_device: int | Ints = -1) -> Floats:
         """Bytes that each device needs, of shape (batch, devices)."""
         tails = np.broadcast_to(np.asarray(tail_device, dtype=np.int64), (len(bounds),))
-        return self._pricer.memory.of_batch(self.volumes, np.asarray(bounds), tails)
+        lanes = self._pricer.lanes or range(self._devices)
+        ends = np.searchsorted(lanes, np.arange(self._devices + 1))
+        return self._pricer.memory.of_batch(self.volumes, np.asarray(bounds)[:, :, ends], tails)
 
 
 def _fill_ready(timeline: Timeline, ready: Floats) -> None:

@@ -13,10 +13,10 @@ from distredge.cluster.segment import ComputeTimes, Segment, node_rows, segment_
 from distredge.errors import ProfileError
 from distredge.graph.model import Graph
 from distredge.graph.rows import Rows
-from distredge.plan.compile import biggest_part, tail_device
+from distredge.plan.compile import biggest_part
 from distredge.plan.demand import Demand, Ownership, find_demand, find_stages
 from distredge.plan.execution import ExecutionPlan
-from distredge.plan.strategy import SplitDecision
+from distredge.plan.strategy import SplitDecision, run_order
 from distredge.plan.volumes import Volume, find_volumes
 
 Table = NDArray[np.float64]
@@ -95,42 +95,39 @@ def _elements(graph: Graph, node: int) -> int:
 def plan_work(graph: Graph, plan: ExecutionPlan) -> list[list[tuple[int, int]]]:
     """Per task of the plan, its nodes and the rows that each computes (1 for a node that runs whole)."""
     volumes = find_volumes(graph, plan.strategy.scheme)
-    count = len(plan.devices)
+    order = run_order(plan.strategy.part_devices)
     heights: dict[str, int] = {}
 
     def height(name: str) -> int:
         return heights.get(name, graph.tensors[name].rows)
 
-    demands: list[tuple[list[Demand], dict[int, int], Volume, Ownership]] = []
+    work = []
     for volume, split in zip(volumes, plan.strategy.splits, strict=True):
         own = Ownership(graph, split)
         for i in volume.nodes:
             heights.update((name, own.height(name)) for name in graph.nodes[i].outputs if name)
         rowed = [n for n in (*volume.outputs, *volume.syncs) if graph.tensors[n].row_axis is not None]
         lead = -1 if any(own.height(name) for name in rowed) else biggest_part(split)
-        found = [find_demand(graph, volume, own, height, d, d == lead) for d in range(count)]
-        demands.append((found, find_stages(graph, volume), volume, own))
+        demands = [find_demand(graph, volume, own, height, p, p == lead) for p in range(split.parts)]
+        stages = find_stages(graph, volume)
+        for stage in range(max(stages.values(), default=-1) + 1):
+            for part in order:
+                running = [i for i in volume.nodes if stages[i] == stage and i in demands[part].needs]
+                if running:
+                    work.append([(i, _rows(graph, i, demands[part], own, part)) for i in running])
     nodes = tuple(sorted(graph.tail))
-    if nodes:
-        device = tail_device(plan.strategy)
-        own = Ownership(graph, SplitDecision((0,) * (device + 1) + (1,) * (count - device)))
+    if len(plan.tasks) > len(work):
+        own = Ownership(graph, SplitDecision((0, 1)))
         outputs = tuple(n for n in graph.outputs if graph.producer.get(n, -1) in graph.tail)
-        volume = Volume(nodes, (), outputs, None, 1, ())
-        demand = find_demand(graph, volume, own, height, device, lead=True)
-        demands.append(([demand] * count, dict.fromkeys(nodes, 0), volume, own))
-    work = []
-    for task in plan.tasks:
-        found, stages, volume, own = demands[task.volume]
-        demand = found[task.device]
-        running = (i for i in volume.nodes if i in demand.needs and stages[i] == task.stage)
-        work.append([(i, _rows(graph, i, demand, own, task.device)) for i in running])
+        demand = find_demand(graph, Volume(nodes, (), outputs, None, 1, ()), own, height, 0, lead=True)
+        work.append([(i, _rows(graph, i, demand, own, 0)) for i in nodes if i in demand.needs])
     return work
 
 
-def _rows(graph: Graph, node: int, demand: Demand, own: Ownership, device: int) -> int:
+def _rows(graph: Graph, node: int, demand: Demand, own: Ownership, part: int) -> int:
     first = next(filter(None, graph.nodes[node].outputs))
     source = graph.tensors[first].partial_of
-    rows: Rows = own.rows(source, device) if source is not None else demand.makes[first]
+    rows: Rows = own.rows(source, part) if source is not None else demand.makes[first]
     return rows.size if node_rows(graph, node) else 1
 
 

@@ -25,18 +25,18 @@ class Work(NamedTuple):
     """
 
     counts: Ints  # tasks; transfers; gave up (0 or 1); program that `seen` is about
-    seen: Ints  # [volume, device + 1] layout, then bounds, for which `bounds` to `stage_s` hold
-    bounds: Ints  # [share, device + 1]
+    seen: Ints  # [volume, part + 1] layout, then bounds, for which `bounds` to `stage_s` hold
+    bounds: Ints  # [share, part + 1]
     step: Records
-    """first, last: rows that one device computes"""
+    """first, last: rows that one part computes"""
     read: Records
-    """[read, device] first, last: rows wanted"""
+    """[read, part] first, last: rows wanted"""
     pub: Records
-    """[pub, device] first, last: rows made"""
-    stage_s: Floats  # [stage of all volumes, device]; below 0: nothing runs
+    """[pub, part] first, last: rows made"""
+    stage_s: Floats  # [stage of all volumes, part]; below 0: nothing runs
     height: Ints  # [slot]
     owner: Records
-    """[slot, device] first, last: rows owned, (0, 1) for each that has a whole tensor; task: their maker"""
+    """[slot, part] first, last: rows owned, (0, 1) for each that has a whole tensor; task: their maker"""
     held_count: Ints  # [slot, peer]
     held: Records
     """[slot, peer, range] first, last"""
@@ -61,20 +61,20 @@ class Work(NamedTuple):
 
 def new_work(g: Packed, volumes: int) -> Work:
     """Room for evaluating any scheme of so many volumes."""
-    d, peers = g.devices, g.devices + 1
+    d, peers, parts = g.devices, g.devices + 1, len(g.part_device)
     nodes, slots, reads = len(g.node), len(g.tensor) + 1, len(g.edge) + 1
-    tasks = (min(volumes, nodes) + nodes) * d + 2
-    sends = max(1024, min(4 * reads * d * peers, 200_000))
+    tasks = (min(volumes, nodes) + nodes) * parts + 2
+    sends = max(1024, min(4 * reads * parts * peers, 200_000))
     return Work(
         counts=np.zeros(4, dtype=np.int64),
-        seen=np.zeros((volumes, d + 1), dtype=np.int64),
-        bounds=np.zeros((slots + nodes, d + 1), dtype=np.int64),
+        seen=np.zeros((volumes, parts + 1), dtype=np.int64),
+        bounds=np.zeros((slots + nodes, parts + 1), dtype=np.int64),
         step=records(nodes + 1, "first last"),
-        read=records((reads, d), "first last"),
-        pub=records((slots, d), "first last"),
-        stage_s=np.zeros((nodes + volumes + 1, d)),
+        read=records((reads, parts), "first last"),
+        pub=records((slots, parts), "first last"),
+        stage_s=np.zeros((nodes + volumes + 1, parts)),
         height=np.zeros(slots, dtype=np.int64),
-        owner=records((slots, d), "first last task"),
+        owner=records((slots, parts), "first last task"),
         held_count=np.zeros((slots, peers), dtype=np.int64),
         held=records((slots, peers, HELD), "first last"),
         device=records(d, "first last task", "free end left since pace"),

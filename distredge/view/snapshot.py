@@ -127,14 +127,17 @@ def plan_view(plan: ExecutionPlan, epoch: int) -> PlanView:
     volumes = plan.strategy.scheme.volumes
     tail = [plan.devices[task.device] for task in plan.tasks if task.volume == volumes]
     return PlanView(
-        epoch, tuple(VolumeView(split.bounds) for split in plan.strategy.splits), tail[0] if tail else ""
+        epoch,
+        tuple(VolumeView(split.bounds) for split in plan.strategy.merged.splits),
+        tail[0] if tail else "",
     )
 
 
 def shares_text(strategy: Strategy, names: Sequence[str]) -> str:
     """Who computes how much, in one line: the mean share of all volumes' rows."""
+    splits = strategy.merged.splits
     shares = [
-        sum(split.part(device).size / max(1, split.rows) for split in strategy.splits) / len(strategy.splits)
+        sum(split.part(device).size / max(1, split.rows) for split in splits) / len(splits)
         for device in range(len(names))
     ]
     return ", ".join(f"{name} {share:.0%}" for name, share in zip(names, shares, strict=True) if share > 0)

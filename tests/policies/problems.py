@@ -115,6 +115,7 @@ def problem(
     memory_bytes: tuple[float, ...] | None = None,
     seed: int = 0,
     budget_s: float = 0.2,
+    overlap: bool = False,
 ) -> PlanningProblem:
     """Devices of these speeds, each with a link of its own."""
     rates = mbps or (100.0,) * len(gflops)
@@ -124,4 +125,4 @@ def problem(
         for i, (speed, room) in enumerate(zip(gflops, memory, strict=True))
     )
     network = Network(tuple(Link(rate, rate, 1e-4, 5e-5) for rate in rates), Link(1000.0, 1000.0))
-    return PlanningProblem(graph, devices, network, seed, budget_s)
+    return PlanningProblem(graph, devices, network, seed, budget_s, overlap=overlap)

@@ -20,7 +20,7 @@ from tests.policies.problems import chain, problem
 
 def shares_of(strategy: object) -> list[float]:
     split = strategy.splits[0]  # type: ignore[attr-defined]
-    return [split.part(d).size / split.rows for d in range(split.devices)]
+    return [split.part(d).size / split.rows for d in range(split.parts)]
 
 
 def test_offload_weighs_speed_against_the_link() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations, pairwise, product
 
 import numpy as np
@@ -90,19 +91,21 @@ def test_keeps_to_its_time() -> None:
     assert time.perf_counter() - begun < 2
 
 
-def test_prices_and_fits_as_the_simulator() -> None:
+@pytest.mark.parametrize("lanes", [(), (0, 1, 1, 1, 2, 2)])
+def test_prices_and_fits_as_the_simulator(lanes: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     graph = branches(rows=24)
     memory = (60e3, 120e3, 1e9)
     asked = problem(graph, memory_bytes=memory)
     pricer, cuts = pricer_for(asked), narrow_cuts(graph)
-    annealer = Annealer(asked, cuts)
+    annealer = Annealer(asked, cuts, lanes)
     seen = set()
     for _ in range(100):
         chosen = tuple(cut for cut in cuts if rng.random() < 0.4)
         rows = pricer.scheme(PartitionScheme(chosen)).rows
-        splits = tuple(SplitDecision((0, *sorted(rng.integers(0, r + 1, 2).tolist()), r)) for r in rows)
-        strategy = Strategy(PartitionScheme(chosen), splits, int(rng.integers(3)))
+        inner = [sorted(rng.integers(0, r + 1, (len(lanes) or 3) - 1).tolist()) for r in rows]
+        splits = tuple(SplitDecision((0, *each, r)) for each, r in zip(inner, rows, strict=True))
+        strategy = Strategy(PartitionScheme(chosen), splits, int(rng.integers(3)), lanes)
         fits = bool((pricer.memory_bytes(strategy) <= memory_limits(asked)).all())
         seen.add(fits)
         expected = pricer.latency_s(strategy) if fits else np.inf
@@ -112,8 +115,9 @@ def test_prices_and_fits_as_the_simulator() -> None:
 
 @pytest.mark.parametrize("graph", [chain(rows=48, layers=7), branches(rows=32)])
 @pytest.mark.parametrize("mbps", [(100.0, 100.0, 100.0), (10.0, 300.0, 50.0)])
-def test_auto_is_never_behind(graph: Graph, mbps: tuple[float, ...]) -> None:
-    asked = problem(graph, gflops=(0.3, 0.2, 0.1), mbps=mbps)
+@pytest.mark.parametrize("overlap", [False, True])
+def test_auto_is_never_behind(graph: Graph, mbps: tuple[float, ...], overlap: bool) -> None:
+    asked = problem(graph, gflops=(0.3, 0.2, 0.1), mbps=mbps, overlap=overlap)
     pricer = pricer_for(asked)
     decision = Auto(evaluations=2000).decide(asked)
     latency = pricer.latency_s(decision.strategy)
@@ -121,6 +125,35 @@ def test_auto_is_never_behind(graph: Graph, mbps: tuple[float, ...]) -> None:
     assert set(decision.latencies_s) == {*(policy.name for policy in BASELINES), "search"}
     for policy in BASELINES:
         assert latency <= pricer.latency_s(policy.find_strategy(asked))
+
+
+def test_lanes_where_links_are_slow() -> None:
+    """Rows travel while others are computed; with one device, the image's do."""
+    for gflops in ((0.3, 0.2, 0.1), (0.3,)):
+        plain = problem(chain(rows=64, layers=6), gflops=gflops, mbps=(20.0,) * len(gflops))
+        whole = Search(evaluations=6000).find_strategy(plain)
+        asked = replace(plain, overlap=True)
+        laned = Search(evaluations=6000).find_strategy(asked)
+        pricer = pricer_for(asked)
+        assert not whole.lanes
+        assert laned.has_lanes
+        assert pricer.latency_s(laned) < 0.9 * pricer.latency_s(whole)
+        assert pricer.latency_s(laned) == pytest.approx(pricer.timeline(laned).latency_s, rel=1e-9)
+
+
+def test_no_lanes_where_tasks_cost_more_than_they_hide() -> None:
+    asked = problem(chain(rows=32, layers=4), gflops=(0.3, 0.2), mbps=(1e6, 1e6), overlap=True)
+    dear = [replace(device.times.type, t0_s=1e-2) for device in asked.devices]  # type: ignore[attr-defined]
+    devices = (replace(d, times=t.on(asked.graph)) for d, t in zip(asked.devices, dear, strict=True))
+    asked = replace(asked, devices=tuple(devices))
+    assert not Search(evaluations=6000).find_strategy(asked).lanes
+
+
+def test_lanes_in_use_are_a_start() -> None:
+    asked = problem(chain(rows=64, layers=6), mbps=(20.0, 20.0, 20.0), overlap=True)
+    in_use = Search(evaluations=20_000).find_strategy(asked)
+    again = Search(starts=(in_use,), simple=False, evaluations=2).find_strategy(asked)
+    assert pricer_for(asked).latency_s(again) <= pricer_for(asked).latency_s(in_use) * (1 + 1e-9)
 
 
 def test_auto_with_hardly_any_time_still_answers() -> None:

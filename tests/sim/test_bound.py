@@ -21,14 +21,16 @@ from distredge.sim.pricing import Pricer
 Problems = Callable[..., PlanningProblem]
 
 
-@pytest.mark.parametrize("cluster", ["DA-NA", "DB-NC", "DD-ND"])
+@pytest.mark.parametrize(("cluster", "overlap"), [("DA-NA", True), ("DB-NC", False), ("DD-ND", False)])
 @pytest.mark.parametrize("name", ["tiny", "vgg16-body", "alexnet", "squeezenet", "pp-ocrv6-det", "yolov2"])
-def test_never_above_a_plan(name: str, cluster: str, problem_of: Problems) -> None:
-    problem = problem_of(name, cluster)
+def test_never_above_a_plan(name: str, cluster: str, overlap: bool, problem_of: Problems) -> None:
+    problem = replace(problem_of(name, cluster), overlap=overlap)
     pricer, bound, rng = Pricer(problem), lower_bound(problem), random.Random(name + cluster)
+    lanes = 3 if overlap else 1
     assert bound > 0
     for _ in range(20):
-        assert pricer.latency_s(random_strategy(problem.graph, 4, rng.randint(0, 6), rng)) >= bound
+        strategy = random_strategy(problem.graph, 4, rng.randint(0, 6), rng, most_lanes=lanes)
+        assert pricer.latency_s(strategy) >= bound
     for device in range(4):  # whole on one device, and nearly so: where plans come closest
         for cuts in (0, 3):
             scheme = random_scheme(problem.graph, cuts, rng)
@@ -50,7 +52,8 @@ def drawn(problem: PlanningProblem, rng: random.Random) -> PlanningProblem:
 
     count = rng.randint(1, 5)
     network = Network(tuple(link() for _ in range(count)), link(), rng.choice((inf, 100.0)))
-    return replace(problem, devices=tuple(device(at) for at in range(count)), network=network)
+    devices = tuple(device(at) for at in range(count))
+    return replace(problem, devices=devices, network=network, overlap=rng.random() < 0.5)
 
 
 @pytest.mark.parametrize("name", ["tiny", "vgg16-body", "squeezenet"])
@@ -60,7 +63,10 @@ def test_never_above_a_plan_of_random_clusters(name: str, seed: int, problem_of:
     problem = drawn(problem_of(name), rng)
     pricer, bound = Pricer(problem), lower_bound(problem)
     for _ in range(25):
-        strategy = random_strategy(problem.graph, len(problem.devices), rng.randint(0, 4), rng)
+        lanes = 3 if problem.overlap else 1
+        strategy = random_strategy(
+            problem.graph, len(problem.devices), rng.randint(0, 4), rng, most_lanes=lanes
+        )
         assert pricer.latency_s(strategy) >= bound
 
 
@@ -69,6 +75,6 @@ def test_is_reached_where_there_is_nothing_to_decide(problem_of: Problems) -> No
     problem = problem_of("tiny")
     times = SyntheticDevice("synthetic-one", 1e9, 0.0, 1).on(problem.graph)
     network = Network((Link(10, 10, 2e-3),), Link(100, 100, 1e-3))
-    problem = replace(problem, devices=(Device("one", times),), network=network)
+    problem = replace(problem, devices=(Device("one", times),), network=network, overlap=False)
     strategy = Strategy(PartitionScheme(), (SplitDecision((0, 32)),))
     assert lower_bound(problem) == pytest.approx(Pricer(problem).latency_s(strategy), rel=1e-3)

@@ -55,7 +55,8 @@ def test_equals_replay(name: str, problem_of: Problems) -> None:
     costly = with_costs(rounded[0], inf, 5e-8), with_costs(rounded[1], 300.0, 2e-8)
     for pricer in (Pricer(problem), with_costs(problem, inf), with_costs(problem, 300.0), *costly):
         for _ in range(4):
-            strategy = random_strategy(problem.graph, 4, rng.randint(0, 8), rng)
+            lanes = rng.choice((1, 3))
+            strategy = random_strategy(problem.graph, 4, rng.randint(0, 8), rng, most_lanes=lanes)
             if rng.random() < 0.3:
                 strategy = replace(strategy, tail_device=None)
             replayed = pricer.timeline(strategy).latency_s
@@ -82,7 +83,8 @@ def check_against_replay(graph: Graph, rng: random.Random, strategies: int = 6) 
     pricer.times = tuple(replace(t, fixed_s=2e-4, s_per_byte=1e-7) for t in pricer.times)
     assert pricer.packed is not None
     for _ in range(strategies):
-        strategy = random_strategy(graph, devices, rng.randint(0, 6), rng)
+        lanes = rng.choice((1, 3))
+        strategy = random_strategy(graph, devices, rng.randint(0, 6), rng, most_lanes=lanes)
         replayed = pricer.timeline(strategy).latency_s
         assert pricer.latency_s(strategy) == pytest.approx(replayed, rel=1e-9)
 
