@@ -77,14 +77,25 @@ class Controller:
         """
         return self._run("-m", "fabric", *words)
 
-    def measure(self, name: str, budget_s: float, rounds: int) -> dict[str, Any]:
-        """Profiles all hosts on a model of the zoo, asks for advice, and compares all policies there."""
+    @property
+    def measured(self) -> Path:
+        """The hosts file that `profile` writes."""
+        return self._hosts.with_suffix(".measured.ini")
+
+    def profile(self, name: str, budget_s: float) -> tuple[Path, str]:
+        """Profiles all hosts on a model of the zoo; its file, and what `--input-shape` is for it."""
         model, shape = self._folder / f"{name}.onnx", MODELS[name]
         entry = zoo.get(name)
         zoo.write(entry.build(None if 0 in entry.shape else shape), model)
-        size = ["--input-shape", f"{entry.input}={'x'.join(map(str, shape))}"]
-        print(self.fab("profile", "--model", str(model), "--budget-s", str(budget_s), *size), flush=True)
-        words = [str(model), "--hosts", str(self._hosts.with_suffix(".measured.ini")), "--json", *size]
+        size = f"{entry.input}={'x'.join(map(str, shape))}"
+        words = ["--model", str(model), "--budget-s", str(budget_s), "--input-shape", size]
+        print(self.fab("profile", *words), flush=True)
+        return model, size
+
+    def measure(self, name: str, budget_s: float, rounds: int) -> dict[str, Any]:
+        """Profiles all hosts on a model of the zoo, asks for advice, and compares all policies there."""
+        model, size = self.profile(name, budget_s)
+        words = [str(model), "--hosts", str(self.measured), "--json", "--input-shape", size]
         advice = json.loads(self._run("-m", "distredge", "advise", *words))
         compare = ["compare", *words, "--measure", "--rounds", str(rounds)]
         rows = json.loads(self._run("-m", "distredge", *compare))
@@ -98,7 +109,7 @@ class Controller:
                     flush=True,
                 )
         return {
-            "shape": shape,
+            "shape": MODELS[name],
             "when": time.strftime("%Y-%m-%d %H:%M"),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}",
             "load": os.getloadavg()[0],
