@@ -1,8 +1,9 @@
 """`sudo python -m benchmarks.adaptation`: under a stream a link falls and returns, and a device is halved.
 
-Four emulated hosts. Three streams meet the same changes: one that adapts, and two under fixed plans, that of
-`search` and that of the best baseline for the conditions at the start. After each change the adapting stream
-is also compared with what planning afresh for the new conditions measures. Writes a timeline and a table
+Four emulated hosts. Five streams meet the same changes: one that adapts, one that adapts by an actor of OSDS,
+and three under fixed plans for the conditions at the start: that of `search`, that of OSDS, and that of the
+best baseline. After each change the adapting streams are also compared with what planning afresh for the new
+conditions measures. Writes a timeline and a table
 into docs/benchmarks.md.
 """
 
@@ -38,6 +39,8 @@ CHANGES = ("start", "link of h0 falls to 20 Mbit/s", "link of h0 is back", "h0 a
 PHASE_S, MET_AFTER_S, FRESH_S = 12.0, 5.0, 5.0
 SMOOTH_S = 3.0
 IN_FLIGHT = 4
+TRAINING_S = 30.0
+ADAPTING, BY_ACTOR = "adapting", "adapting, osds"
 RESULTS = Path(__file__).parent / "results" / "adaptation.json"
 PICTURE = DOCUMENT.parent / "pictures" / "adaptation.png"
 
@@ -119,18 +122,27 @@ def measure(model: str) -> dict[str, Any]:
             graph = session.model.graph
             feed = random_feed({n: (graph.tensors[n].shape, graph.tensors[n].dtype) for n in graph.inputs}, 0)
             problem = profile_session(session, feed, budget_s=20).problem(graph)
-            found = fixed_plans(problem)
+            osds: Any = get_policy("osds")
+            learned = osds.find_strategy(replace(problem, budget_s=TRAINING_S))
+            found = fixed_plans(problem) | {"osds, fixed": learned}
             timelines: dict[str, list[float]] = {}
             fresh = fresh_rates(session, feed, bed, problem)
             for label, strategy in found.items():
                 session.use(strategy)
                 timelines[label] = stream(session, feed, bed)
                 change(bed, 0)
-            session.use(found["search, fixed"])
-            adaptation = Adaptation(problem)
-            session.adapt(adaptation)
-            timelines["adapting"] = stream(session, feed, bed)
-            return {"model": model, "fresh": fresh, "switches": adaptation.switches, "timelines": timelines}
+            switches: dict[str, int] = {}
+            for label, first, actor in (
+                (ADAPTING, found["search, fixed"], None),
+                (BY_ACTOR, learned, osds.agent),
+            ):
+                session.use(first)
+                adaptation = Adaptation(problem, actor=actor)
+                session.adapt(adaptation)
+                timelines[label] = stream(session, feed, bed)
+                switches[label] = adaptation.switches
+                change(bed, 0)
+            return {"model": model, "fresh": fresh, "switches": switches, "timelines": timelines}
 
 
 def fixed_plans(problem: PlanningProblem) -> dict[str, Strategy]:
@@ -154,8 +166,8 @@ def section(result: dict[str, Any]) -> str:
     return (
         f"### Changes under a stream\n\n{result['model']} on four hosts "
         f"({hosts}), {IN_FLIGHT} in flight. "
-        f"Images a second from {MET_AFTER_S:g} s after each change on. The adapting stream changed its plan "
-        f"{result['switches']} times.\n\n"
+        f"Images a second from {MET_AFTER_S:g} s after each change on. The adapting streams changed "
+        f"their plans {' and '.join(str(count) for count in result['switches'].values())} times.\n\n"
         + table(("plan", *CHANGES), lines)
         + f"\n![images a second over time](pictures/{PICTURE.name})\n"
     )

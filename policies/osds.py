@@ -337,6 +337,19 @@ class OSDS:
     agent: Agent | None = field(default=None, compare=False)
     report: dict[str, float] = field(default_factory=dict, compare=False)
 
+    @property
+    def trained(self) -> Agent:
+        """The actor that was given, read once.
+
+        Raises:
+            PolicyError: none was given, or its file is not one.
+        """
+        if self.actor is None:
+            raise PolicyError("osds has no trained actor; name one", policy=self.name)
+        if not isinstance(self.actor, Agent):
+            self.actor = Agent.load(self.actor)
+        return self.actor
+
     def find_strategy(self, problem: PlanningProblem) -> Strategy:
         """The best decision met.
 
@@ -350,7 +363,7 @@ class OSDS:
         if not self.as_in_paper:
             known.extend(fused_starts(problem))
         if self.actor is not None:
-            self.agent = self.actor if isinstance(self.actor, Agent) else Agent.load(self.actor)
+            self.agent = self.trained
             known.insert(0, self.agent.decide(problem))
         tasks = tasks_for(problem, self._schemes(problem, known), known)[:SCHEMES]
         if not tasks:

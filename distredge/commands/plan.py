@@ -6,7 +6,15 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from distredge.commands.options import add_model_options, add_wire, load, non_negative, positive, seconds
+from distredge.commands.options import (
+    add_model_options,
+    add_wire,
+    file_name,
+    load,
+    non_negative,
+    positive,
+    seconds,
+)
 from distredge.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,6 +23,7 @@ if TYPE_CHECKING:
     from distredge.cluster.hosts import Cluster
     from distredge.control.compare import Comparison
     from distredge.graph.importer import Model
+    from distredge.plan.policy import PlanningProblem
     from distredge.plan.strategy import Strategy
 
 
@@ -37,6 +46,15 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--plot", metavar="FILE", help="draw the plan")
     parser.add_argument(
         "--training", metavar="FILE", help="osds: write how it learned, for `distredge plot training`"
+    )
+    parser.add_argument(
+        "--save-actor", type=file_name, metavar="FILE", help="osds: write the trained actor, for --actor"
+    )
+    parser.add_argument(
+        "--actor",
+        metavar="FILE",
+        help="osds, auto: an actor trained on this model and as many devices, which decides at once; osds "
+        "fine-tunes it for the rest of the time",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser
@@ -80,10 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from distredge.control.problem import planning_problem
     from distredge.plan.policy import get_policy
 
-    if args.policy != "osds":
-        for option, given in {"--as-in-paper": args.as_in_paper, "--training": args.training}.items():
-            if given:
-                raise InputError(f"{option} is for --policy osds only")
+    _check_options(args)
     cluster = load_cluster(args.cluster)
     model = load(args, args.model)
     problem = planning_problem(
@@ -95,19 +110,18 @@ def run(args: argparse.Namespace) -> int:
         overlap=args.overlap,
     )
     with progress(quiet=args.json) as show:
-        settings: dict[str, object] = {"as_in_paper": True} if args.as_in_paper else {}
         curve: list[tuple[int, float]] = []
 
         def learned(met: int, of: int, latency_s: float) -> None:
             curve.append((met, latency_s))
             show("training, episodes", met, of)
 
-        if args.policy == "osds":
-            settings["progress"] = learned
-        policy = get_policy(args.policy, **settings)
+        policy: Any = get_policy(args.policy, **_settings(args, problem, learned))
         row = evaluate(problem, policy, model=args.model, cluster=args.cluster, in_flight=args.in_flight)
     if args.training:
         _save_training(args, curve)
+    if args.save_actor:
+        _save_actor(args, policy.agent)
     if row.strategy is not None and (args.output or args.plot):
         _save(args, model, cluster, row)
     if args.json:
@@ -115,6 +129,52 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(_text(row, cluster))
     return 0 if row.strategy is not None else 2
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Raises InputError for what is another policy's."""
+    of_osds = {
+        "--as-in-paper": args.as_in_paper,
+        "--training": args.training,
+        "--save-actor": args.save_actor,
+    }
+    for option, given in of_osds.items():
+        if given and args.policy != "osds":
+            raise InputError(f"{option} is for --policy osds only")
+    if args.actor and args.policy not in ("osds", "auto"):
+        raise InputError("--actor is for --policy osds and auto only")
+
+
+def _settings(args: argparse.Namespace, problem: PlanningProblem, progress: object) -> dict[str, object]:
+    """What the policy is made with."""
+    from distredge.plan.policy import get_policy
+
+    if args.policy == "osds":
+        settings: dict[str, object] = {"as_in_paper": args.as_in_paper, "progress": progress}
+        return settings | ({"actor": _trained(args.actor, problem)} if args.actor else {})
+    if args.actor:
+        return {"others": (get_policy("osds", actor=_trained(args.actor, problem)),)}
+    return {}
+
+
+def _trained(file: str, problem: PlanningProblem) -> object:
+    """An actor from its file, for this problem."""
+    from distredge.plan.policy import get_policy
+
+    osds: Any = get_policy("osds", actor=file)
+    osds.trained.check(problem)
+    return osds.trained
+
+
+def _save_actor(args: argparse.Namespace, agent: Any) -> None:
+    if agent is None:
+        raise InputError(
+            "nothing was learned in this time, so there is no actor; raise --budget-s to 10 or more"
+        )
+    try:
+        agent.save(args.save_actor)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"cannot write {args.save_actor}: {error}") from error
 
 
 def _save(args: argparse.Namespace, model: Model, cluster: Cluster, row: Comparison) -> None:

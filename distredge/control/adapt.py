@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from distredge.control.estimates import Estimates
+from distredge.control.learned import Learned
 from distredge.control.replan import plans_ahead, replan
 from distredge.plan.policy import PlanningProblem, get_policy
 from distredge.plan.strategy import Strategy
@@ -64,6 +65,8 @@ class Adaptation:
 
     Args:
         problem: what the session's plan was found for.
+        actor: a trained one of `osds`, or its file: it decides at once, and is fine-tuned when it is quiet;
+            in the place of `quick` and `search`. See `distredge.control.learned`.
         quick: finds another strategy at once, given spare ones to start from.
         search: looks longer.
         ahead: makes strategies for changes that may come.
@@ -71,12 +74,16 @@ class Adaptation:
 
     Attributes:
         switches: how many other strategies were proposed.
+
+    Raises:
+        PolicyError: the actor cannot be read, or was trained for another model or number of devices.
     """
 
     def __init__(
         self,
         problem: PlanningProblem,
         *,
+        actor: object = None,
         quick: Quick = quick,
         search: Search = thorough,
         ahead: Ahead = look_ahead,
@@ -84,6 +91,9 @@ class Adaptation:
     ) -> None:
         self.estimates = Estimates(problem)
         self.switches = 0
+        if actor is not None:
+            learned = Learned(problem, actor)
+            quick, search = learned.quick, learned.search
         self._quick, self._search, self._look_ahead, self._clock = quick, search, ahead, clock
         self._planned = problem
         self._spare: tuple[Strategy, ...] | None = None
