@@ -49,6 +49,17 @@ _JOINS_AS = {
 """How partial results of an operator are joined."""
 
 
+_PRODUCTS = ("Gemm", "MatMul")
+_WORKING = frozenset(
+    {
+        *_PRODUCTS,
+        *("Conv", "ConvTranspose", "FusedConv", "ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul"),
+        *("LSTM", "GRU", "RNN", "Attention", "If", "Loop", "Scan"),
+    }
+)
+"""Operators with weights that the engine may lay out anew."""
+
+
 class PartBuilder:
     """Cuts parts out of one simplified model.
 
@@ -92,6 +103,17 @@ class PartBuilder:
         graph.output.extend(self._value(name, False) for name in spec.outputs)
         graph.initializer.extend(scope.initializers.values())
         return bytes(model.SerializeToString(deterministic=True))
+
+    def reads_weights_once(self, spec: PartSpec) -> bool:
+        """Whether the part multiplies single vectors by weights and computes nothing else of weight. Weights that
+        the engine lays out anew then take twice the memory, and half as long again to read."""
+        working = [self._nodes[p.source] for p in spec.nodes if self._nodes[p.source].op_type in _WORKING]
+        return bool(working) and all(self._is_of_a_vector(node) for node in working)
+
+    def _is_of_a_vector(self, node: NodeProto) -> bool:
+        out = self._values.get(node.output[0])
+        sizes = [d.dim_value for d in out.type.tensor_type.shape.dim] if out is not None else []
+        return node.op_type in _PRODUCTS and len(sizes) == 2 and sizes[0] == 1
 
     def _value(self, name: str, is_input: bool) -> onnx.ValueInfoProto:
         value = onnx.ValueInfoProto()

@@ -55,6 +55,8 @@ class PartSessions:
         self._warm: set[str] = set()
         self._execution_providers = list(execution_providers)
         self._options = _options(weights_folder, threads)
+        self._as_stored = _options(weights_folder, threads)
+        self._as_stored.add_session_config_entry("session.disable_prepacking", "1")
 
     def get(self, key: str, spec: PartSpec) -> ort.InferenceSession:
         """The session of a part; built at its first use.
@@ -64,9 +66,10 @@ class PartSessions:
         """
         session = self._sessions.get(key)
         if session is None:
+            options = self._as_stored if self._builder.reads_weights_once(spec) else self._options
             try:
                 session = ort.InferenceSession(
-                    self._builder.build(spec), self._options, providers=self._execution_providers
+                    self._builder.build(spec), options, providers=self._execution_providers
                 )
             except Exception as error:  # onnxruntime's own errors share no public base
                 line = " ".join(str(error).split())[:300]
