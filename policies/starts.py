@@ -22,6 +22,8 @@ _SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Of the subsets that are tried of more devices."""
 _MOST_MOVES = 40
 """Pairs of devices between which rows are moved."""
+_HEAD_MEMBERS = 8
+"""Devices that share a head out at most: each sends its features to each other one."""
 _KEPT = 4
 _known: list[tuple[PlanningProblem, tuple[Strategy, ...]]] = []
 
@@ -92,6 +94,7 @@ class Sharing:
         if not self.layers:
             return [self._strategy(cuts, shares, len(cuts) + 1, shares)]
         members = np.where(shares > 0, self.head_speeds, 0.0)
+        members[np.argsort(-members, kind="stable")[_HEAD_MEMBERS:]] = 0.0
         quickest = (np.arange(len(shares)) == members.argmax()).astype(np.float64)
         return [
             self._strategy((*cuts, self.graph.head_cut), shares, len(cuts) + 1, quickest),

@@ -53,7 +53,15 @@ _PRODUCTS = ("Gemm", "MatMul")
 _WORKING = frozenset(
     {
         *_PRODUCTS,
-        *("Conv", "ConvTranspose", "FusedConv", "ConvInteger", "QLinearConv", "MatMulInteger", "QLinearMatMul"),
+        *(
+            "Conv",
+            "ConvTranspose",
+            "FusedConv",
+            "ConvInteger",
+            "QLinearConv",
+            "MatMulInteger",
+            "QLinearMatMul",
+        ),
         *("LSTM", "GRU", "RNN", "Attention", "If", "Loop", "Scan"),
     }
 )
@@ -105,8 +113,8 @@ class PartBuilder:
         return bytes(model.SerializeToString(deterministic=True))
 
     def reads_weights_once(self, spec: PartSpec) -> bool:
-        """Whether the part multiplies single vectors by weights and computes nothing else of weight. Weights that
-        the engine lays out anew then take twice the memory, and half as long again to read."""
+        """Whether all work of the part is to multiply single vectors by weights. Weights that the engine
+        lays out anew take twice the memory then, and half as long again to read."""
         working = [self._nodes[p.source] for p in spec.nodes if self._nodes[p.source].op_type in _WORKING]
         return bool(working) and all(self._is_of_a_vector(node) for node in working)
 

@@ -14,6 +14,8 @@ from distredge.plan.volumes import Volume, find_volumes
 
 WEIGHT_COPIES = 2.0
 """The engine keeps its own re-laid copy of the weights beside those of the file (docs/design/sessions.md)."""
+STORED_COPIES = 1.0
+"""Weights that single vectors are multiplied by stay as they are in the file."""
 FRAMES = 2
 """Frames whose inputs and outputs a device keeps at once."""
 
@@ -52,7 +54,11 @@ class MemoryEstimate:
 
     def shared_bytes(self, nodes: tuple[int, ...]) -> float:
         """Bytes of weights of which a device keeps as large a share as it has of the rows."""
-        return WEIGHT_COPIES * sum(self._weights[i] for i in nodes if self._is_shared(i))
+        return sum(self._copies(i) * self._weights[i] for i in nodes if self._is_shared(i))
+
+    def _copies(self, node: int) -> float:
+        made = self._graph.tensors[self._graph.nodes[node].outputs[0]]
+        return STORED_COPIES if made.shape[0] == 1 else WEIGHT_COPIES
 
     def work_bytes(self, volume: Volume) -> float:
         """Bytes of the largest node's maps, and of inputs and outputs kept, for all rows of a volume."""

@@ -12,7 +12,7 @@ from distredge.plan.compile import compile_plan
 from distredge.plan.crossing import head_cuts
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
-from distredge.sim.memory import WEIGHT_COPIES, MemoryEstimate
+from distredge.sim.memory import STORED_COPIES, MemoryEstimate
 from tests.models import ModelBuilder
 
 
@@ -104,7 +104,7 @@ def test_memory_is_shared_out() -> None:
     scheme = PartitionScheme(head_cuts(graph))
     trunk, head = find_volumes(graph, scheme)
     memory = MemoryEstimate(graph, 2)
-    assert memory.shared_bytes(head.nodes) == WEIGHT_COPIES * 4 * (256 * 256 + 256)
+    assert memory.shared_bytes(head.nodes) == STORED_COPIES * 4 * (256 * 256 + 256)
     assert memory.weights_bytes(head.nodes) == 0
     alone = SplitDecision((0, trunk.rows, trunk.rows))
     used = memory.of(Strategy(scheme, (alone, SplitDecision((0, 64, 256)))))
