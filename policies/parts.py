@@ -55,19 +55,19 @@ def shared_out(graph: Graph, cuts: Iterable[str], shares: Sequence[float] | NDAr
     return with_head_on(graph, Strategy(scheme, splits), weights.index(max(weights)))
 
 
-def all_on(rows: int, device: int, devices: int) -> SplitDecision:
-    """Every row on one device."""
-    return SplitDecision((0,) * (device + 1) + (rows,) * (devices - device))
+def all_on(rows: int, part: int, parts: int) -> SplitDecision:
+    """Every row in one part: of so many devices, on one of them."""
+    return SplitDecision((0,) * (part + 1) + (rows,) * (parts - part))
 
 
 def with_head_on(graph: Graph, strategy: Strategy, device: int) -> Strategy:
     """The strategy with all volumes that lie in the head on one device."""
     if not graph.head:
         return strategy
-    splits = list(strategy.splits)
+    splits, owners = list(strategy.splits), strategy.part_devices
     for at, volume in enumerate(find_volumes(graph, strategy.scheme)):
         if graph.head.issuperset(volume.nodes):
-            splits[at] = all_on(volume.rows, device, strategy.devices)
+            splits[at] = all_on(volume.rows, owners.index(device), len(owners))
     return replace(strategy, splits=tuple(splits))
 
 

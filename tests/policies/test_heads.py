@@ -25,9 +25,9 @@ def head_sizes(asked: PlanningProblem, strategy: Strategy) -> list[list[int]]:
     """Features of each device, by volume of the head."""
     graph = asked.graph
     volumes = find_volumes(graph, strategy.scheme)
-    splits = zip(volumes, strategy.splits, strict=True)
+    splits = zip(volumes, strategy.merged.splits, strict=True)
     inside = [split for volume, split in splits if graph.head.intersection(volume.nodes)]
-    return [[split.part(device).size for device in range(split.devices)] for split in inside]
+    return [[split.part(device).size for device in range(split.parts)] for split in inside]
 
 
 def slow_heads(mbps: tuple[float, ...]) -> PlanningProblem:
