@@ -62,6 +62,7 @@ format: $(STAMP) ## put imports and formatting in order
 
 bench: $(STAMP) ## measure throughput and overhead; tables into benchmarks/results/
 	@$(PY) -m benchmarks
+	@$(PY) -m benchmarks.streaming --docs
 
 bench-planning: $(STAMP) ## compare policies over the grid; tables and picture into docs/benchmarks.md (40 minutes)
 	@$(PY) -m benchmarks.planning_rate

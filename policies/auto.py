@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from distredge.errors import PolicyError
+from distredge.plan.objective import LATENCY
 from distredge.plan.policy import Decision, PlanningProblem, Policy, get_policy
 from distredge.plan.strategy import Strategy
 from policies.aofl import AOFL
@@ -22,6 +23,7 @@ from policies.offload import Offload
 from policies.parts import pricer_for
 from policies.proportional import Proportional
 from policies.search import Search
+from policies.streaming import Streaming
 
 BASELINES: tuple[Policy, ...] = (
     Offload(),
@@ -42,6 +44,8 @@ BASELINES_SHARE = 0.5
 
 LEARN_FROM_S = 30.0
 """With so much time, `osds` is trained too."""
+FRAME_SHARE = 0.5
+"""Of the budget, for one frame alone, where the objective is of a stream."""
 OTHERS_SHARE = 0.5
 """Of the time left after the baselines, for `osds` and other policies that take what they are given."""
 
@@ -52,6 +56,9 @@ class Auto:
 
     With the default budget it is never behind a baseline; a budget of a few milliseconds may end before all
     of them have been asked. With half a minute or more `osds` learns, if it is installed, before the search.
+
+    For a stream the answers are only a beginning: `Streaming` also deals whole frames out, to single devices
+    and to groups that split them.
 
     Attributes:
         evaluations: strategies that the search prices; None: as many as the budget allows.
@@ -91,7 +98,22 @@ class _Asking:
         self.problems: list[PolicyError] = []
 
     def run(self) -> Decision:
-        budget_s, evaluations = self.problem.budget_s, self.auto.evaluations
+        if self.problem.objective.is_of_stream:
+            return self._for_a_stream()
+        self._ask_all(self.problem.budget_s)
+        if not self.strategies:
+            raise self.problems[0]
+        winner = min(self.strategies, key=lambda name: self.latencies_s[name])
+        return Decision(self.strategies[winner], winner, self.latencies_s)
+
+    def _for_a_stream(self) -> Decision:
+        whole = self.problem
+        self.problem = replace(whole, objective=LATENCY)
+        self._ask_all(FRAME_SHARE * whole.budget_s)
+        return Streaming(whole, self.strategies, self.begun).decide()
+
+    def _ask_all(self, budget_s: float) -> None:
+        evaluations = self.auto.evaluations
         for policy in BASELINES:
             if self.strategies and evaluations is None and self._used_s() > BASELINES_SHARE * budget_s:
                 break
@@ -101,10 +123,6 @@ class _Asking:
             self._ask(policy, OTHERS_SHARE * (budget_s - self._used_s()) / len(others))
         search = Search(evaluations=evaluations, starts=self._answers())
         self._ask(search, budget_s - self._used_s())
-        if not self.strategies:
-            raise self.problems[0]
-        winner = min(self.strategies, key=lambda name: self.latencies_s[name])
-        return Decision(self.strategies[winner], winner, self.latencies_s)
 
     def _used_s(self) -> float:
         return time.perf_counter() - self.begun

@@ -54,6 +54,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     from distredge.cluster.load import load_cluster
     from distredge.control.compare import compare
+    from distredge.plan.objective import Objective
     from distredge.plan.policy import get_policy
 
     policies = [get_policy(name.strip()) for name in args.policies.split(",") if name.strip()]
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         in_flight=args.in_flight,
         wire=args.wire,
         overlap=args.overlap,
+        objective=Objective.parse(args.objective),
     ):
         rows.append(row)
         if not args.json:
@@ -88,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace, cluster: Cluster, policies: list[Policy]) -> int:
     from distredge.commands.progress import progress
     from distredge.control.compare_measured import compare_measured
+    from distredge.plan.objective import Objective
 
     if not args.hosts:
         raise InputError("--measure runs on real devices: name their file with --hosts instead of --cluster")
@@ -102,6 +105,7 @@ def _measure(args: argparse.Namespace, cluster: Cluster, policies: list[Policy])
                 budget_s=args.budget_s,
                 in_flight=args.in_flight,
                 overlap=args.overlap,
+                objective=Objective.parse(args.objective),
                 rounds=args.rounds,
                 wire=args.wire,
                 progress=partial(show, f"{Path(name).stem}: turns on the peers"),

@@ -167,6 +167,17 @@ def seconds(text: str) -> float:
     return value
 
 
+def add_objective(parser: argparse.ArgumentParser) -> None:
+    """`--objective`; see `Objective.parse`."""
+    parser.add_argument(
+        "--objective",
+        default="latency",
+        metavar="O",
+        help="latency of one frame, throughput, or latency-at-rate=FPS: the lowest latency that sustains "
+        "so many images a second (default: latency)",
+    )
+
+
 def load(args: argparse.Namespace, path: str) -> Model:
     """Imports a model as the options of `add_model_options` say.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from distredge.commands.options import (
     add_model_options,
+    add_objective,
     add_wire,
     file_name,
     load,
@@ -81,7 +82,8 @@ def add_overlap(parser: argparse.ArgumentParser) -> None:
 
 
 def add_planning(parser: argparse.ArgumentParser) -> None:
-    """`--seed`, `--budget-s` and `--in-flight`, for commands that let a policy decide."""
+    """`--objective`, `--seed`, `--budget-s` and `--in-flight`, for commands that let a policy decide."""
+    add_objective(parser)
     parser.add_argument("--seed", type=non_negative, default=0, help="seed of everything (default: 0)")
     parser.add_argument(
         "--budget-s", type=seconds, default=2.0, metavar="T", help="time to decide in (default: 2)"
@@ -96,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from distredge.commands.progress import progress
     from distredge.control.compare import evaluate
     from distredge.control.problem import planning_problem
+    from distredge.plan.objective import Objective
     from distredge.plan.policy import get_policy
 
     _check_options(args)
@@ -108,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
         budget_s=args.budget_s,
         wire=args.wire,
         overlap=args.overlap,
+        objective=Objective.parse(args.objective),
     )
     with progress(quiet=args.json) as show:
         curve: list[tuple[int, float]] = []
@@ -128,7 +132,9 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(row.to_json()))
     else:
         print(_text(row, cluster))
-    return 0 if row.strategy is not None else 2
+    if row.strategy is None:
+        return 2
+    return 0 if row.sustains else 1
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -212,16 +218,35 @@ def _text(row: Comparison, cluster: Cluster) -> str:
         f"{row.bound_s * 1e3:.2f} ms",
         f"  {row.images_per_second:.1f} images a second with {row.in_flight} under way",
     ]
-    if row.winner and row.winner != row.policy:
+    if row.why:
+        lines.append(f"  {row.why}")
+    elif row.winner and row.winner != row.policy:
         lead = f", {row.lead - 1:.1%} faster than the next" if row.lead else ""
         lines.append(f"  the strategy is that of {row.winner}{lead}")
-    return "\n".join([*lines, *_rows(row.strategy, cluster.names)])
+    lines += _verdicts(row)
+    for way in row.strategy.ways:
+        lines += _rows(way, cluster.names)
+    return "\n".join(lines)
+
+
+def _verdicts(row: Comparison) -> list[str]:
+    """What must be said of a plan for a stream that is not as good as was asked for."""
+    found = []
+    if row.loses_to:
+        found.append(f"  fewer images a second than {row.loses_to}; `--policy auto` looks for the most")
+    if not row.sustains:
+        found.append(f"  does not sustain {row.objective.rate:g} images a second")
+    return found
 
 
 def _rows(strategy: Strategy, names: Sequence[str]) -> list[str]:
-    """Rows of each device in each volume; those of its lanes in the order in which they run."""
+    """Rows of each device in each volume; those of its lanes in the order in which they run. One line where
+    one of several devices computes whole frames."""
     from distredge.plan.strategy import run_order
 
+    busy = {device for device, name in enumerate(names) if _computes(strategy, device)}
+    if len(busy) == 1 and len(names) > 1:
+        return [f"  whole frames: {names[busy.pop()]}"]
     order = run_order(strategy.part_devices)
     table = [["volume", *(str(volume) for volume in range(len(strategy.splits)))]]
     for device, name in enumerate(names):
@@ -240,3 +265,8 @@ def _rows(strategy: Strategy, names: Sequence[str]) -> list[str]:
             "  a + b: rows computed one after the other, so that those that neighbours wait for go first"
         )
     return lines
+
+
+def _computes(strategy: Strategy, device: int) -> bool:
+    parts = [at for at, owner in enumerate(strategy.part_devices) if owner == device]
+    return any(split.part(at) for split in strategy.splits for at in parts)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from distredge.commands.options import (
     add_model_options,
+    add_objective,
     add_wire,
     file_name,
     non_negative,
@@ -45,9 +46,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add_model_options(parser)
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
-        "--policy", default="proportional", metavar="P", help="who decides (default: proportional)"
+        "--policy",
+        metavar="P",
+        help="who decides (default: proportional; auto for an --objective of streams)",
     )
     how.add_argument("--plan", metavar="FILE", help="a plan that was saved, instead of a policy")
+    add_objective(parser)
     parser.add_argument(
         "--input",
         type=file_name,
@@ -112,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
             local_peers=None if args.hosts else args.peers,
             hosts=args.hosts,
             policy=args.policy,
+            objective=args.objective,
             plan=args.plan,
             threads=args.threads,
             seed=args.seed,
@@ -125,7 +130,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"view {session.view_url}", file=sys.stderr, flush=True)
         outputs, facts = measure(session, feed, args.frames, args.in_flight, partial(show, "frames"))
         wire = session.wire
-    facts = {"model": args.model, "policy": args.plan or args.policy, "wire": wire, **facts}
+    policy = args.plan or args.policy or args.objective
+    facts = {"model": args.model, "policy": policy, "wire": wire, **facts}
     wrong = False
     if args.check or wire in ROUNDED:
         wrong = _check(model.source, feed, outputs, facts) and args.check
@@ -165,6 +171,7 @@ def measure(
         "in_flight": in_flight,
         "images_per_second": frames / spent_s,
         "latency_s": {"median": float(np.median(latencies)), "p95": float(np.quantile(latencies, 0.95))},
+        "ways": len(session.plan.ways),
         "planned_split_share": planned_split_share(session.model.graph, session.plan.strategy),
     }
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
-from distredge.commands.options import add_wire, non_negative, positive
+from distredge.commands.options import add_objective, add_wire, non_negative, positive
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -25,9 +25,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     where.add_argument("--peers", type=positive, default=2, help="local peers to start (default: 2)")
     where.add_argument("--hosts", metavar="FILE", help="hosts file whose peers are running")
     parser.add_argument(
-        "--policy", default="proportional", metavar="P", help="who decides (default: proportional)"
+        "--policy",
+        metavar="P",
+        help="who decides (default: proportional; auto for an --objective of streams)",
     )
     add_wire(parser)
+    add_objective(parser)
     parser.add_argument("--bind", default="127.0.0.1", metavar="HOST", help="where to listen (127.0.0.1)")
     parser.add_argument("--port", type=_port, default=8000, help="of HTTP; 0 for any (default: 8000)")
     parser.add_argument("--grpc-port", type=_port, default=8001, help="of gRPC; 0 for any (default: 8001)")
@@ -68,7 +71,11 @@ def run(args: argparse.Namespace) -> int:
             ) from None
         hosts = args.hosts or stack.enter_context(LocalPeers(args.peers, threads=args.threads)).cluster
         sessions = {
-            name: stack.enter_context(InferenceSession(file, hosts=hosts, policy=args.policy, wire=args.wire))
+            name: stack.enter_context(
+                InferenceSession(
+                    file, hosts=hosts, policy=args.policy, objective=args.objective, wire=args.wire
+                )
+            )
             for name, file in files.items()
         }
         models = Models(sessions, Metrics())

@@ -14,6 +14,7 @@ from distredge.plan.policy import PlanningProblem, get_policy
 from distredge.plan.strategy import Strategy
 from distredge.runtime.tally import Review
 from distredge.sim.pricing import Pricer
+from distredge.sim.rates import stream_rate
 
 _LOG = logging.getLogger(__name__)
 
@@ -120,11 +121,11 @@ class Adaptation:
         self._seen = 0
         self._is_hasty = True
         spare = (*self._used, *(self._spare or ()))
-        return self._better(review, problem, self._quick(problem, review.plan.strategy, spare))
+        return self._better(review, problem, self._quick(problem, review.strategy, spare))
 
     def _use_the_quiet(self, review: Review) -> Strategy | None:
         """Thinks again about what was decided in haste, and ahead of what may come."""
-        problem, old = self.estimates.problem, review.plan.strategy
+        problem, old = self.estimates.problem, review.strategy
         if self._is_hasty:
             self._is_hasty, self._spare = False, None
             return self._better(review, problem, self._search(problem, old))
@@ -134,7 +135,7 @@ class Adaptation:
 
     def _better(self, review: Review, problem: PlanningProblem, proposed: Strategy) -> Strategy | None:
         """The best of a proposed strategy and those known, if it gains enough."""
-        pricer, old = Pricer(problem), review.plan.strategy
+        pricer, old = Pricer(problem), review.strategy
         candidates = dict.fromkeys([proposed, *self._used, old])
         # What counts is how the session is used: one frame at a time, or a stream.
         rates = {each: _rate(pricer, each, review.in_flight) for each in candidates}
@@ -151,5 +152,7 @@ class Adaptation:
 def _rate(pricer: Pricer, strategy: Strategy, in_flight: int) -> float:
     """Images a second."""
     if in_flight > 1:
+        if strategy.beside:
+            return stream_rate(pricer, strategy, max(1, in_flight // len(strategy.ways))).images_per_second
         return pricer.timeline(strategy, frames=2 * in_flight + 4, in_flight=in_flight).images_per_second
     return 1 / pricer.latency_s(strategy)

@@ -6,7 +6,7 @@ cluster with one thing changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any
@@ -14,11 +14,12 @@ from typing import Any
 from distredge.cluster.hosts import Cluster
 from distredge.cluster.network import Link, Network
 from distredge.cluster.synthetic import SyntheticTimes
-from distredge.control.compare import IN_FLIGHT, replicated_rate
+from distredge.control.compare import IN_FLIGHT
 from distredge.control.problem import planning_problem
 from distredge.graph.model import Graph
 from distredge.plan.policy import PlanningProblem, decide
 from distredge.sim.pricing import Pricer
+from distredge.sim.rates import stream_rate
 from distredge.sim.timeline import Timeline
 
 FASTER = 2.0
@@ -190,10 +191,9 @@ def _priced(problem: PlanningProblem, policy: str, in_flight: int, *, stream_too
     alone = pricer.timeline(strategy)
     stream = pricer.timeline(strategy, frames=4 * in_flight + 8, in_flight=in_flight)
     rate, binds, share = stream.images_per_second, *_busiest(stream, problem.network)
-    replicas = decide(problem, "replicate").replicas if stream_too else ()
-    replicated = replicated_rate(problem, replicas, pricer) if replicas else 0.0
-    if replicated > rate:
-        rate, binds, share = replicated, *_limit(problem, replicas, pricer, replicated)
+    dealt = stream_rate(pricer, decide(problem, "replicate").strategy) if stream_too else None
+    if dealt is not None and dealt.images_per_second > rate:
+        rate, binds, share = dealt.images_per_second, dealt.binds, dealt.share
     binding = alone.binding()
     return Price(
         alone.latency_s,
@@ -203,7 +203,7 @@ def _priced(problem: PlanningProblem, policy: str, in_flight: int, *, stream_too
         binds,
         share,
         _used(alone),
-        replicated == rate,
+        dealt is not None and dealt.images_per_second == rate,
     )
 
 
@@ -229,18 +229,3 @@ def _busiest(stream: Timeline, network: Network) -> tuple[str, float]:
     use["access point"] = carried / (network.access_point_mbps * 125_000 * spent_s)
     most = max(use, key=lambda name: use[name])
     return most, min(1.0, use[most])
-
-
-def _limit(
-    problem: PlanningProblem, replicas: Sequence[int], pricer: Pricer, rate: float
-) -> tuple[str, float]:
-    """What keeps whole frames from coming faster: links that all share, or the fastest device or its link."""
-    each = {device: replicated_rate(problem, (device,), pricer) for device in replicas}
-    if rate < 0.999 * sum(each.values()):
-        requester = problem.network.requester
-        wired = min(requester.uplink_mbps, requester.downlink_mbps) <= problem.network.access_point_mbps
-        return "link requester" if wired else "access point", 1.0
-    fastest = max(each, key=lambda device: each[device])
-    busy = each[fastest] * pricer.single_device_compute_s(fastest)
-    name = problem.devices[fastest].name
-    return (f"compute {name}" if busy > 0.999 else f"link {name}"), 1.0

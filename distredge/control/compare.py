@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
 
@@ -12,14 +12,18 @@ from distredge.cluster.hosts import Cluster
 from distredge.control.problem import planning_problem
 from distredge.errors import PolicyError
 from distredge.graph.model import Graph
+from distredge.plan.objective import LATENCY, Objective
 from distredge.plan.policy import PlanningProblem, Policy, decide, get_policy
 from distredge.plan.strategy import Strategy
-from distredge.plan.wire import EXACT, whole_bytes
+from distredge.plan.wire import EXACT
 from distredge.sim.bound import lower_bound
 from distredge.sim.pricing import Pricer
+from distredge.sim.rates import only_device, stream_rate
 
 IN_FLIGHT = 8
 """Frames of a stream that are under way at a time, unless another number is asked for."""
+LOSS = 1.005
+"""What gives so many times more images a second is better; less is within the simulator's error."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,17 @@ class Comparison:
 
     Attributes:
         latency_s: of one frame alone, simulated; None if the policy could not decide.
-        images_per_second: of a stream with `in_flight` frames under way, simulated. A policy that
-            deals whole frames to several devices (`replicate`) is measured so.
+        images_per_second: of a stream with `in_flight` frames under way, simulated; where whole frames are
+            dealt out to several devices or groups (`replicate`), with as many as that takes.
         planning_s: how long the policy thought, the making of the simulator's tables included.
         bound_s: no strategy has a lower latency.
         winner: the policy whose strategy it is, if it chose among others.
         latencies_s: of those it chose among.
+        objective: what was asked for.
+        rates: images per second of those it chose among, where the objective is of a stream.
+        why: what speaks for the winner, likewise.
+        best_device, best_device_images_per_second: the device that gives most alone, and how much, likewise.
+        replicate_images_per_second: of frames dealt out whole to all devices, likewise.
         strategy: what it decided.
         error: why it could not decide.
         measured_latency_s, measured_images_per_second: the same on running peers, the median of the
@@ -50,6 +59,12 @@ class Comparison:
     in_flight: int = IN_FLIGHT
     winner: str = ""
     latencies_s: Mapping[str, float] = field(default_factory=dict)
+    objective: Objective = LATENCY
+    rates: Mapping[str, float] = field(default_factory=dict)
+    why: str = ""
+    best_device: str = ""
+    best_device_images_per_second: float | None = None
+    replicate_images_per_second: float | None = None
     strategy: Strategy | None = None
     error: str = ""
     measured_latency_s: float | None = None
@@ -63,8 +78,28 @@ class Comparison:
     @property
     def lead(self) -> float | None:
         """For a policy that chose: the best one beside the winner, over its latency; 1.1: a tenth slower."""
+        if self.objective.is_of_stream:
+            return None
         others = [t for name, t in self.latencies_s.items() if name != self.winner and isfinite(t)]
         return min(others) / self.latency_s if others and self.latency_s else None
+
+    @property
+    def loses_to(self) -> str:
+        """What gives more images per second than this, where the objective is throughput; else empty."""
+        rate = self.images_per_second
+        if rate is None or not self.objective.wants_rate:
+            return ""
+        others = {
+            f"{self.best_device} alone": self.best_device_images_per_second,
+            "replicate": self.replicate_images_per_second,
+        }
+        better = [f"{name} ({more:.1f})" for name, more in others.items() if more and more > LOSS * rate]
+        return " and ".join(better)
+
+    @property
+    def sustains(self) -> bool:
+        """Whether it has the rate that the objective asks for."""
+        return self.images_per_second is not None and self.images_per_second >= self.objective.rate
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; a number that is not there is null."""
@@ -79,6 +114,18 @@ class Comparison:
             "bound_s": self.bound_s,
             "gap": self.gap,
         }
+        if self.objective.is_of_stream:
+            row |= {
+                "objective": str(self.objective),
+                "why": self.why,
+                "rates": dict(self.rates),
+                "best_device": self.best_device,
+                "best_device_images_per_second": self.best_device_images_per_second,
+                "replicate_images_per_second": self.replicate_images_per_second,
+                "loses_to": self.loses_to,
+            }
+            if self.objective.rate:
+                row["sustains"] = self.sustains
         if self.latencies_s:
             row["winner"] = self.winner
             row["lead"] = self.lead
@@ -125,12 +172,8 @@ def evaluate(
             model, cluster, chosen.name, None, None, seconds, bound_s, in_flight, error=str(error)
         )
     seconds = time.perf_counter() - start
-    rate = (
-        replicated_rate(problem, decision.replicas, pricer)
-        if decision.replicas
-        else pricer.images_per_second(decision.strategy, in_flight)
-    )
-    return Comparison(
+    rate = stream_rate(pricer, decision.strategy, in_flight).images_per_second
+    found = Comparison(
         model,
         cluster,
         chosen.name,
@@ -141,7 +184,29 @@ def evaluate(
         in_flight,
         decision.winner,
         decision.latencies_s,
-        decision.strategy,
+        problem.objective,
+        decision.rates,
+        decision.why,
+        strategy=decision.strategy,
+    )
+    return _beside_simple_answers(problem, found, pricer) if problem.objective.is_of_stream else found
+
+
+def _beside_simple_answers(problem: PlanningProblem, found: Comparison, pricer: Pricer) -> Comparison:
+    """With what the best device alone, and all of them with whole frames, would give."""
+    try:
+        simple = decide(problem, "replicate").strategy
+    except PolicyError:
+        return found
+    each = [stream_rate(pricer, way) for way in simple.ways]
+    at = max(range(len(each)), key=lambda at: each[at].images_per_second)
+    device = only_device(simple.ways[at])
+    assert device is not None
+    return replace(
+        found,
+        best_device=problem.devices[device].name,
+        best_device_images_per_second=each[at].images_per_second,
+        replicate_images_per_second=stream_rate(pricer, simple).images_per_second,
     )
 
 
@@ -155,43 +220,23 @@ def compare(
     in_flight: int = IN_FLIGHT,
     wire: str = EXACT,
     overlap: bool = True,
+    objective: Objective = LATENCY,
 ) -> Iterator[Comparison]:
     """Every policy on every model and cluster, one row at a time."""
     chosen = list(policies)
     for model, graph in models.items():
         for cluster in clusters:
             problem = planning_problem(
-                graph, cluster, seed=seed, budget_s=budget_s, wire=wire, overlap=overlap
+                graph,
+                cluster,
+                seed=seed,
+                budget_s=budget_s,
+                wire=wire,
+                overlap=overlap,
+                objective=objective,
             )
             pricer = Pricer(problem)
             for policy in chosen:
                 yield evaluate(
                     problem, policy, model=model, cluster=cluster.name, in_flight=in_flight, pricer=pricer
                 )
-
-
-def replicated_rate(problem: PlanningProblem, devices: Sequence[int], pricer: Pricer) -> float:
-    """Images per second when whole frames are dealt to these devices, with as many under way as it takes.
-
-    Each device takes frames as fast as the slowest of its unit and its two links lets it, and all of
-    them together no more than the requester's links and the access point carry.
-    """
-    graph, network = problem.graph, problem.network
-    sent = 8e-6 * sum(whole_bytes(graph, name, problem.wire) for name in graph.inputs)
-    returned = 8e-6 * sum(whole_bytes(graph, name, problem.wire) for name in graph.outputs)
-    rates = []
-    for device in devices:
-        link = network.link(device)
-        limits = [
-            1 / pricer.single_device_compute_s(device),
-            link.downlink_mbps / sent if sent else float("inf"),
-            link.uplink_mbps / returned if returned else float("inf"),
-        ]
-        rates.append(min(limits))
-    requester = network.requester
-    shared = [
-        requester.uplink_mbps / sent if sent else float("inf"),
-        requester.downlink_mbps / returned if returned else float("inf"),
-        network.access_point_mbps / (sent + returned) if sent + returned else float("inf"),
-    ]
-    return min(sum(rates), *shared)

@@ -10,6 +10,7 @@ from distredge.cluster.hosts import Cluster
 from distredge.control.compare import Comparison, compare
 from distredge.control.race import race
 from distredge.graph.importer import Model
+from distredge.plan.objective import LATENCY, Objective
 from distredge.plan.policy import Policy
 from distredge.plan.wire import EXACT
 from distredge.runtime.reference import random_feed
@@ -25,20 +26,20 @@ def compare_measured(
     budget_s: float = 2.0,
     in_flight: int = 8,
     overlap: bool = True,
+    objective: Objective = LATENCY,
     rounds: int = 3,
     wire: str = EXACT,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Comparison]:
     """Lets policies decide by the cluster's profiles, then runs what they decided, interleaved.
 
-    Every strategy gets the same frame. `replicate` is run as a single frame's strategy only: its images a
-    second are predicted, not measured.
+    Every strategy gets the same frame.
 
     Args:
         model: the model.
         cluster: its devices have addresses, with peers running there, and profiles.
         policies: who decides.
-        seed, budget_s, in_flight, overlap: as for `compare`.
+        seed, budget_s, in_flight, overlap, objective: as for `compare`.
         rounds: how often each one's turn comes.
         wire: how rows may be coded; see `distredge.plan.wire`.
         progress: called with turns done and turns in all.
@@ -57,6 +58,7 @@ def compare_measured(
         in_flight=in_flight,
         wire=wire,
         overlap=overlap,
+        objective=objective,
     )
     rows = list(compared)
     strategies = {row.policy: row.strategy for row in rows if row.strategy is not None}
@@ -77,7 +79,7 @@ def compare_measured(
         replace(
             row,
             measured_latency_s=raced[row.policy].latency_s,
-            measured_images_per_second=rates[row.policy] if row.policy != "replicate" else None,
+            measured_images_per_second=rates[row.policy],
         )
         if row.policy in raced
         else row

@@ -71,6 +71,10 @@ class Estimates:
 
     def take(self, review: Review, interval_s: float = 1.0) -> None:
         """Corrects what is believed."""
+        for each in (review, *review.beside):
+            self._take(each, interval_s)
+
+    def _take(self, review: Review, interval_s: float) -> None:
         plan = review.plan
         seconds = task_seconds(self.base.graph, plan, self._pricer.times)
         for device, factor in self._measured_factors(review, seconds).items():

@@ -43,7 +43,12 @@ def compile_plan(
         StrategyError: the strategy does not fit the graph or the devices.
         InputError: there is no such wire.
     """
-    return _Compiler(graph, strategy, tuple(devices), check_wire(wire)).compile(model)
+    check_wire(wire)
+    if strategy.beside:
+        check_strategy(graph, strategy, len(devices))
+    return ExecutionPlan.dealt(
+        [_Compiler(graph, way, tuple(devices), wire).compile(model) for way in strategy.ways]
+    )
 
 
 def check_strategy(graph: Graph, strategy: Strategy, devices: int) -> tuple[Volume, ...]:
@@ -52,6 +57,10 @@ def check_strategy(graph: Graph, strategy: Strategy, devices: int) -> tuple[Volu
     Raises:
         StrategyError: a cut, a number of parts or a bound does not fit.
     """
+    for way in strategy.beside:
+        if way.beside:
+            raise StrategyError("a strategy beside another one has strategies beside itself")
+        check_strategy(graph, way, devices)
     volumes = find_volumes(graph, strategy.scheme)
     if len(strategy.splits) != len(volumes):
         raise StrategyError(

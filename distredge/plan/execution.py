@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -137,6 +137,7 @@ class ExecutionPlan:
         transfers: `transfers[i].id == i`.
         results: per output, the transfers that the requester assembles it from.
         wire: the user's choice of `wire.WIRES`, which the transfers' codings follow from.
+        beside: plans that whole frames may take instead, as `Strategy.beside` says.
     """
 
     model: str
@@ -151,6 +152,22 @@ class ExecutionPlan:
     transfers: tuple[Transfer, ...]
     results: tuple[TaskInput, ...]
     wire: str = EXACT
+    beside: tuple[ExecutionPlan, ...] = ()
+
+    @property
+    def ways(self) -> tuple[ExecutionPlan, ...]:
+        """What a frame may take: this plan, with nothing beside it, and those beside it."""
+        if not self.beside:
+            return (self,)
+        return (replace(self, strategy=self.strategy.ways[0], beside=()), *self.beside)
+
+    @classmethod
+    def dealt(cls, ways: Sequence[ExecutionPlan]) -> ExecutionPlan:
+        """The plan whose `ways` these are."""
+        if len(ways) == 1:
+            return ways[0]
+        strategy = Strategy.dealt([way.strategy for way in ways])
+        return replace(ways[0], strategy=strategy, beside=tuple(ways[1:]))
 
     def validate(self) -> None:
         """Proves that every output row is covered exactly once and every input row has a source.

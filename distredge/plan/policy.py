@@ -13,6 +13,7 @@ from distredge.cluster.network import Network
 from distredge.cluster.segment import ComputeTimes
 from distredge.errors import PolicyError
 from distredge.graph.model import Graph
+from distredge.plan.objective import LATENCY, Objective
 from distredge.plan.strategy import Strategy
 from distredge.plan.wire import EXACT
 
@@ -46,6 +47,7 @@ class PlanningProblem:
         budget_s: how long the policy may think; those that need no search ignore it.
         wire: how rows may be coded on the wire; see `distredge.plan.wire`.
         overlap: whether strategies may have lanes, so that rows travel while a device computes others.
+        objective: what the plan shall be good at. Only `auto` looks at it: all others mean one frame alone.
     """
 
     graph: Graph
@@ -55,6 +57,7 @@ class PlanningProblem:
     budget_s: float = 2.0
     wire: str = EXACT
     overlap: bool = True
+    objective: Objective = LATENCY
 
 
 class Policy(Protocol):
@@ -80,18 +83,19 @@ class Decision:
     """A strategy, and what a policy can say beyond it.
 
     Attributes:
-        strategy: what a single frame takes.
+        strategy: the decision.
         winner: the policy whose strategy it is, where one chose among others.
         latencies_s: simulated latency of each strategy it chose among, by policy; with `infinity` for those
             that could not decide.
-        replicas: devices that each take whole frames of a stream, dealt to them by speed; empty: every
-            frame of a stream takes `strategy` too.
+        rates: simulated images per second of each, where the objective is of a stream.
+        why: what speaks for the winner, where the objective is of a stream.
     """
 
     strategy: Strategy
     winner: str = ""
     latencies_s: Mapping[str, float] = field(default_factory=dict)
-    replicas: tuple[int, ...] = ()
+    rates: Mapping[str, float] = field(default_factory=dict)
+    why: str = ""
 
 
 @cache

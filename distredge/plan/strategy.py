@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from distredge.graph.rows import Rows
@@ -95,12 +95,16 @@ class Strategy:
         lanes: device of each part, from the top, where devices compute their rows in several parts, one
             after the other, so that rows travel meanwhile: never falling, and each device at least once.
             Empty: part i is device i's. A lane without rows in a volume is not there in it.
+        beside: other strategies for the same devices that whole frames of a stream may take instead: each
+            frame goes to the one that will be done first. A frame alone takes this one. They have none
+            beside themselves.
     """
 
     scheme: PartitionScheme
     splits: tuple[SplitDecision, ...]
     tail_device: int | None = None
     lanes: tuple[int, ...] = ()
+    beside: tuple[Strategy, ...] = ()
 
     @property
     def devices(self) -> int:
@@ -143,6 +147,16 @@ class Strategy:
             splits.append(SplitDecision((0, *ends)))
         return Strategy(self.scheme, tuple(splits), self.tail_device, tuple(lanes))
 
+    @property
+    def ways(self) -> tuple[Strategy, ...]:
+        """What a frame may take: this one, with nothing beside it, and those beside it."""
+        return (replace(self, beside=()) if self.beside else self, *self.beside)
+
+    @classmethod
+    def dealt(cls, ways: Sequence[Strategy]) -> Strategy:
+        """The strategy whose `ways` these are, the first one for a frame alone."""
+        return replace(ways[0], beside=tuple(ways[1:])) if len(ways) > 1 else ways[0]
+
     def embedded(self, members: Sequence[int], devices: int) -> Strategy:
         """The same decision among more devices, of which all but the members have no rows.
 
@@ -155,7 +169,8 @@ class Strategy:
         lanes = sorted([*owners, *set(range(devices)).difference(owners)])
         ends = list(accumulate(int(device in owners) for device in lanes))
         splits = tuple(SplitDecision((0, *(split.bounds[end] for end in ends))) for split in self.splits)
-        return Strategy(self.scheme, splits, tail, tuple(lanes) if self.lanes else ())
+        beside = tuple(other.embedded(members, devices) for other in self.beside)
+        return Strategy(self.scheme, splits, tail, tuple(lanes) if self.lanes else (), beside)
 
 
 def are_lanes(lanes: Sequence[int], devices: int) -> bool:

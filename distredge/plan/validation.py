@@ -15,6 +15,9 @@ from distredge.plan.wire import CODINGS, FLOATS, RAW, WIRES
 
 _DTYPE = re.compile(r"bool|object|(u?int|b?float|complex)[0-9]+[a-z0-9_]*")
 
+_COMMON = ("model", "graph", "devices", "inputs", "outputs")
+"""What plans beside each other share."""
+
 Made = dict[tuple[int, str], Rows]
 """Rows of a tensor that a task makes."""
 
@@ -53,6 +56,14 @@ def validate_plan(plan: ExecutionPlan) -> None:
     if unread:
         raise StrategyError(f"transfer {min(unread)[1]} is read by nobody")
     _check_order(plan)
+    if plan.strategy.beside != tuple(other.strategy for other in plan.beside):
+        raise StrategyError("the plans beside a plan are not those of its strategy")
+    for other in plan.beside:
+        if other.beside or other.strategy.beside:
+            raise StrategyError("a plan beside another one has plans beside itself")
+        if any(getattr(other, field) != getattr(plan, field) for field in _COMMON):
+            raise StrategyError("plans beside each other are for different models or devices")
+        validate_plan(other)
 
 
 def _check_strategy(plan: ExecutionPlan) -> None:

@@ -100,12 +100,14 @@ class Under:
 
 @dataclass(frozen=True, slots=True)
 class PlanFound:
-    """A plan for these members. `asked`: as `FindPlan` wanted; else nothing runs under it before UseEpoch."""
+    """A plan for these members. `asked`: as `FindPlan` wanted; else nothing runs under it before UseEpoch.
+    `beside`: the epochs of the plans beside it."""
 
     epoch: int
     members: Members
     plan: ExecutionPlan
     asked: bool = True
+    beside: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

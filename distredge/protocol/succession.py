@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from distredge.plan.execution import REQUESTER, ExecutionPlan
+from distredge.protocol.dealer import Dealer
 from distredge.protocol.events import (
     AnnouncePlan,
     DeliverFrame,
@@ -42,9 +43,10 @@ def involved_devices(plan: ExecutionPlan) -> Members:
 
 @dataclass(slots=True)
 class _Epoch:
-    """One plan, from its announcement on."""
+    """One plan, from its announcement on. Those beside each other have one `group`: the first one's."""
 
     number: int
+    group: int
     members: Members
     involved: Members
     unready: set[int]
@@ -64,18 +66,29 @@ class Succession:
     lost; its frames go on under another one. For each member that may be lost next, a plan is asked for
     ahead of time.
 
+    Plans beside each other are epochs of their own, used at the same time: new frames are dealt out to them.
+    When some of them are lost, their frames are dealt to the others; these are as good as another plan if
+    every device that is left and had something to do still has.
+
     Args:
         members: devices that live.
         standbys: whether plans for losses are made ahead of time.
+        clock: seconds, to know how fast plans beside each other are.
 
     Attributes:
         members: devices that live now.
-        current: the epoch of new frames; None while there is none, and frames wait.
+        current: the epoch of new frames, or the first of those that they are dealt to; None while there is
+            none, and frames wait.
+        ways: those that frames are dealt to.
     """
 
-    def __init__(self, members: Iterable[int], *, standbys: bool = True) -> None:
+    def __init__(
+        self, members: Iterable[int], *, standbys: bool = True, clock: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self.members: Members = frozenset(members)
         self.current: int | None = None
+        self.ways: tuple[int, ...] = ()
+        self._dealer = Dealer(clock)
         self._standbys = standbys
         self._has_begun = False
         self._epochs: dict[int, _Epoch] = {}
@@ -177,8 +190,9 @@ class Succession:
         for frame in frames:
             if self.current is None:
                 break
-            self._epoch_of[frame] = self.current
-            epoch = self._epochs[self.current]
+            number = self.current if len(self.ways) == 1 else self._dealer.deal(self.ways)
+            self._epoch_of[frame] = number
+            epoch = self._epochs[number]
             found += self._wrapped(epoch, epoch.state.handle(FrameSubmitted(frame)))
         return found
 
@@ -194,6 +208,7 @@ class Succession:
             found.append(Under(epoch.number, instruction))
             if type(instruction) is DeliverFrame:
                 del self._epoch_of[instruction.frame]
+                self._dealer.answered(epoch.number)
                 found += self._end_if_left(epoch)
         return found
 
@@ -203,6 +218,7 @@ class Succession:
             return []
         epoch = self._epochs[number]
         epoch.state.handle(FrameDropped(frame))
+        self._dealer.dropped(number)
         return [Under(number, ForgetFrame(frame)), *self._end_if_left(epoch)]
 
     # ------------------------------------------------------------------ epochs
@@ -210,26 +226,31 @@ class Succession:
     def _plan_found(self, event: PlanFound) -> list[SessionInstruction]:
         if event.asked:
             self._asked.discard(event.members)
-        involved = involved_devices(event.plan)
+        ways = event.plan.ways
+        each = [involved_devices(way) for way in ways]
+        involved = frozenset[int]().union(*each)
         if not involved <= self.members or (event.asked and event.members not in self._needed()):
             return self._look_ahead()  # it came too late
-        state = RequesterState(event.plan)
-        epoch = _Epoch(event.epoch, event.members, involved, set(involved), state, event.asked)
-        self._epochs[event.epoch] = epoch
+        numbers = (event.epoch, *event.beside)
+        for number, way, devices in zip(numbers, ways, each, strict=True):
+            self._epochs[number] = _Epoch(
+                number, event.epoch, event.members, devices, set(devices), RequesterState(way), event.asked
+            )
         if event.asked:
             self._targets[event.members] = event.epoch
-        return [AnnouncePlan(event.epoch), *(self._choose() if epoch.is_ready else [])]
+        announced: list[SessionInstruction] = [AnnouncePlan(number) for number in numbers]
+        return [*announced, *([] if involved else self._choose())]
 
     def _device_ready(self, number: int, device: int) -> list[SessionInstruction]:
         epoch = self._epochs.get(number)
         if epoch is None or device not in epoch.unready:
             return []
         epoch.unready.remove(device)
-        return [] if epoch.unready else [*self._choose(), *self._look_ahead()]
+        return [*self._choose(), *self._look_ahead()] if self._is_whole(epoch.group) else []
 
     def _use(self, number: int) -> list[SessionInstruction]:
-        epoch = self._epochs[number]
-        epoch.leaving = False
+        for epoch in self._group(number):
+            epoch.leaving = False
         self._has_begun = True
         self._targets[self.members] = number
         return [*self._choose(), *self._look_ahead()]
@@ -238,21 +259,25 @@ class Succession:
         epoch = self._epochs.get(number)
         if epoch is None:
             return []
-        epoch.leaving = True
-        return self._end_if_left(epoch)
+        group = self._group(epoch.group)
+        for each in group:
+            each.leaving = True
+        return [end for each in group for end in self._end_if_left(each)]
 
     def _end_if_left(self, epoch: _Epoch) -> list[SessionInstruction]:
-        if not epoch.leaving or epoch.number == self.current or epoch.state.frames:
+        if not epoch.leaving or epoch.number in self.ways or epoch.state.frames:
             return []
         return self._end(epoch)
 
     def _end(self, epoch: _Epoch) -> list[SessionInstruction]:
         """Ends an epoch; its frames wait from now on."""
         del self._epochs[epoch.number]
+        self._dealer.forget(epoch.number)
         for members in [members for members, at in self._targets.items() if at == epoch.number]:
             del self._targets[members]
+        self.ways = tuple(number for number in self.ways if number != epoch.number)
         if self.current == epoch.number:
-            self.current = None
+            self.current = next(iter(self.ways), None)
         for frame in epoch.state.frames:
             self._epoch_of[frame] = None
         return [RetireEpoch(epoch.number)]
@@ -262,20 +287,23 @@ class Succession:
         if epoch is None:
             return []
         self._hopeless.add(epoch.members)
-        return [*self._end(epoch), *self._choose(), *self._look_ahead()]
+        ended = [end for each in self._group(epoch.group) for end in self._end(each)]
+        return [*ended, *self._choose(), *self._look_ahead()]
 
     # ------------------------------------------------------------------ devices
 
     def _device_lost(self, device: int) -> list[SessionInstruction]:
         if device not in self.members:
             return []
+        goes_on = self._covers(self.members - {device})
         self.members -= {device}
         found: list[SessionInstruction] = []
         for epoch in list(self._epochs.values()):
             if device in epoch.involved:
                 found += self._end(epoch)
-        if self.current is not None:
-            self._targets.setdefault(self.members, self.current)  # it did not involve the lost one
+                self._break(epoch.group)
+        if self.current is not None and goes_on:
+            self._targets.setdefault(self.members, self.current)
         return [*found, *self._choose(), *self._look_ahead()]
 
     def _device_back(self, device: int) -> list[SessionInstruction]:
@@ -289,13 +317,37 @@ class Succession:
         """Makes the epoch meant for these members current if it is ready, or any that is ready if there is
         none; what waits goes there."""
         wanted = self._targets.get(self.members)
-        if wanted is not None and self._epochs[wanted].is_ready:
+        if wanted is not None and self._is_whole(self._epochs[wanted].group):
             self.current = wanted
         elif self.current is None:
             ready = [epoch for epoch in self._epochs.values() if epoch.is_ready]
             best = max(ready, key=lambda epoch: (not epoch.leaving, len(epoch.involved)), default=None)
             self.current = None if best is None else best.number
+        if self.current is not None:
+            group = self._group(self._epochs[self.current].group)
+            self.ways = tuple(epoch.number for epoch in group if epoch.is_ready)
         return self._place(sorted(self.waiting))
+
+    def _group(self, group: int) -> list[_Epoch]:
+        """The epochs beside each other that are left of a group."""
+        return [epoch for epoch in self._epochs.values() if epoch.group == group]
+
+    def _is_whole(self, group: int) -> bool:
+        return all(epoch.is_ready for epoch in self._group(group))
+
+    def _break(self, group: int) -> None:
+        """What is left of a group is only used until there is something better."""
+        for epoch in self._group(group):
+            epoch.asked = True
+            for members in [members for members, at in self._targets.items() if at == epoch.number]:
+                del self._targets[members]
+
+    def _covers(self, members: Members) -> bool:
+        """Whether the ways in use without those that others are involved in leave no one of these members
+        idle who was not."""
+        used = [self._epochs[number].involved for number in self.ways]
+        left = frozenset[int]().union(*(each for each in used if each <= members))
+        return bool(used) and left == frozenset[int]().union(*used) & members
 
     def _needed(self) -> list[Members]:
         """Members that there should be a plan for, in order: these, and these without any one."""
@@ -311,13 +363,15 @@ class Succession:
         found: list[SessionInstruction] = []
         needed = self._needed()
         for epoch in list(self._epochs.values()):
-            is_target = epoch.members in needed and self._targets.get(epoch.members) == epoch.number
-            if epoch.asked and not is_target and epoch.number != self.current:
+            is_target = epoch.members in needed and self._targets.get(epoch.members) == epoch.group
+            if epoch.asked and not is_target and epoch.number not in self.ways:
                 epoch.leaving = True
             found += self._end_if_left(epoch)
         busy = bool(self._asked) or any(not epoch.is_ready for epoch in self._epochs.values())
         for members in needed:
             if members in self._targets or members in self._asked or members in self._hopeless:
+                continue
+            if len(self.ways) > 1 and members != self.members and self._covers(members):
                 continue
             if members == self.members or not busy:  # one at a time, but nothing delays what is needed now
                 self._asked.add(members)

@@ -184,8 +184,8 @@ class Client:
         deployment = self.lines.begin(line, plan)
         try:
             while not deployment.is_ready:
-                if deployment.failure is not None:
-                    raise deployment.failure
+                if (failure := deployment.why) is not None:
+                    raise failure
                 if deployment.is_over:
                     raise PeerLostError(f"a peer that the plan involves is lost: {self._peers.last_loss()}")
                 self._rollout.check_progress(deployment)
@@ -306,11 +306,13 @@ class Client:
         if session != self.session or payload is None:
             return
         deployment = self._rollout.deployments.get(epoch)
+        if deployment is None:
+            return
         try:
-            came_s = self.lines.rows_came(epoch, frame, number, tensor, Coded(coding, payload))
+            came_s = self.lines.rows_came(deployment, frame, number, tensor, Coded(coding, payload))
         except ProtocolError as error:
             self._fail(ProtocolError(f"peer {self.names[at]} sent rows that do not fit: {error}"))
-        if came_s is not None and deployment is not None:
+        if came_s is not None:
             deployment.arrived(number, came_s - sent_s + self._clocks.offset_s(at))
 
     def _on_reports(self, at: int, payload: Buffer) -> None:

@@ -12,6 +12,7 @@ from distredge.cluster.network import Network
 from distredge.graph.importer import Model
 from distredge.plan.compile import compile_plan
 from distredge.plan.execution import ExecutionPlan
+from distredge.plan.objective import LATENCY, Objective
 from distredge.plan.policy import Device, PlanningProblem, Policy
 from distredge.plan.wire import EXACT
 from distredge.runtime.blobs import BlobSource
@@ -30,12 +31,19 @@ class Decider:
         seed: of everything random.
         budget_s: how long the policy may think.
         wire: how rows may be coded.
+        objective: what plans shall be good at.
     """
 
     def __init__(
-        self, policy: Policy, cluster: Cluster | None, seed: int, budget_s: float, wire: str = EXACT
+        self,
+        policy: Policy,
+        cluster: Cluster | None,
+        seed: int,
+        budget_s: float,
+        wire: str = EXACT,
+        objective: Objective = LATENCY,
     ) -> None:
-        self.wire = wire
+        self.wire, self._objective = wire, objective
         self._policy, self._cluster, self._seed, self._budget_s = policy, cluster, seed, budget_s
         self._speeds: tuple[float, ...] | None = None
         self._names: tuple[str, ...] = ()
@@ -76,6 +84,7 @@ class Decider:
             devices=tuple(whole.devices[at] for at in chosen),
             network=whole.network.of_members(chosen),
             budget_s=min(self._budget_s, budget_s),
+            objective=self._objective,
         )
         strategy = self._policy.find_strategy(problem).embedded(chosen, len(self._names))
         return compile_plan(model.graph, strategy, self._names, model=model.weights_sha256, wire=self.wire)

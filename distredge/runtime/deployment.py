@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -49,6 +50,8 @@ class Deployment:
         self.epoch = epoch
         self.plan = plan
         self.line = line
+        self.ways: tuple[Deployment, ...] = (self,)
+        """This plan and those beside it, which are brought to the peers and used together."""
         self.involved = involved_devices(plan)
         self.store = FrameStore(plan)
         self.outgoing = Outgoing(plan, REQUESTER)
@@ -57,7 +60,7 @@ class Deployment:
         self.frames: set[int] = set()
         """Frames whose inputs are in the store."""
         self.failure: PeerError | None = None
-        """Why a peer could not prepare it."""
+        """Why a peer could not prepare it; see `why`."""
         self.routes = {
             t.id: (t.target, (t.id, t.tensor, t.rows.start, t.rows.stop, REQUESTER))
             for t in plan.transfers
@@ -66,13 +69,19 @@ class Deployment:
 
     @property
     def is_ready(self) -> bool:
-        """Whether frames may run under it."""
-        return self.line.state.is_ready(self.epoch)
+        """Whether frames may run under it and those beside it."""
+        return all(self.line.state.is_ready(way.epoch) for way in self.ways)
 
     @property
     def is_over(self) -> bool:
-        """Whether it was retired, or ended because a peer that it involves was lost."""
-        return self.epoch not in self.line.state.epochs
+        """Whether it, or one beside it, was retired, or ended because a peer that it involves was lost."""
+        epochs = self.line.state.epochs
+        return any(way.epoch not in epochs for way in self.ways)
+
+    @property
+    def why(self) -> PeerError | None:
+        """Why a peer could not prepare it, or one beside it."""
+        return next((way.failure for way in self.ways if way.failure is not None), None)
 
     def book(self, at: int, report: TallyReport, offset_s: Callable[[int], float]) -> None:
         """Adds what a peer says that its parts and transfers took.
@@ -130,7 +139,7 @@ class Line:
         copies = len(peers) * sum(blob.total_bytes for blob in blobs)
         self.may_look_ahead = find is not None and copies <= STANDBY_BYTES
         """Whether plans for losses are made ahead of time."""
-        self.state = Succession(peers, standbys=self.may_look_ahead)
+        self.state = Succession(peers, standbys=self.may_look_ahead, clock=time.monotonic)
         self.review: Callable[[Review], ExecutionPlan | None] | None = None
         """Looks at what the plan in use takes, in a thread of its own, and may find another one."""
         self.successor: Deployment | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import inf
 
 from distredge.errors import PeerError, StrategyError
@@ -111,9 +112,12 @@ class Lines:
         """
         deployment = self.rollout.add(line, plan)
         epoch = deployment.epoch
-        self._tell(line, PlanFound(epoch, self._peers.up if members is None else members, plan, asked))
+        members = self._peers.up if members is None else members
+        beside = tuple(way.epoch for way in deployment.ways[1:])
+        self._tell(line, PlanFound(epoch, members, plan, asked, beside))
         if deployment.is_over:
-            self.rollout.deployments.pop(epoch, None)
+            for way in deployment.ways:
+                self.rollout.deployments.pop(way.epoch, None)
         return deployment
 
     def use(self, deployment: Deployment) -> None:
@@ -134,8 +138,13 @@ class Lines:
         self._tell(line, LookAhead(on and line.may_look_ahead))
 
     def current(self, line: Line) -> Deployment | None:
-        """The plan of new frames; None while there is none."""
+        """The plan of new frames, or the first of those that they are dealt to; None while there is none."""
         return None if line.state.current is None else self.rollout.deployments[line.state.current]
+
+    def current_plan(self, line: Line) -> ExecutionPlan | None:
+        """The plan in use, with those beside it; None while there is none."""
+        ways = [self.rollout.deployments[epoch].plan for epoch in line.state.ways]
+        return ExecutionPlan.dealt(ways) if ways else None
 
     def replace(self, line: Line, plan: ExecutionPlan) -> None:
         """Uses another plan as soon as the peers that it involves are ready.
@@ -176,14 +185,16 @@ class Lines:
             self.rollout.moved()
             self._tell(deployment.line, DeviceReady(epoch, at))
 
-    def rows_came(self, epoch: int, frame: int, number: int, tensor: str, coded: Coded) -> float | None:
+    def rows_came(
+        self, deployment: Deployment, frame: int, number: int, tensor: str, coded: Coded
+    ) -> float | None:
         """Rows from a peer; when they came, None if nobody waits for such rows.
 
         Raises:
             ProtocolError: they cannot be these rows.
         """
-        deployment = self.rollout.deployments.get(epoch)
-        if deployment is None or deployment.line.state.epoch_of(frame) != epoch:
+        epoch = deployment.epoch
+        if deployment.line.state.epoch_of(frame) != epoch:
             return None
         transfers = deployment.plan.transfers
         if not 0 <= number < len(transfers) or transfers[number].tensor != tensor:
@@ -266,11 +277,13 @@ class Lines:
         current = self.current(line)
         if line.review is None or line.successor is not None or current is None or not line.state.is_settled:
             return
-        measured, current.measured = current.measured, Measured()
-        frames = len(line.state.frames)
-        self._finder.review(
-            line, Review(current.plan, self._peers.up, measured.runs, measured.transit_s, frames)
-        )
+        first, *beside = [self._reviewed(self.rollout.deployments[epoch]) for epoch in line.state.ways]
+        self._finder.review(line, replace(first, in_flight=len(line.state.frames), beside=tuple(beside)))
+
+    def _reviewed(self, deployment: Deployment) -> Review:
+        measured, deployment.measured = deployment.measured, Measured()
+        frames = len(deployment.frames)
+        return Review(deployment.plan, self._peers.up, measured.runs, measured.transit_s, frames)
 
     # ------------------------------------------------------------------ inside
 

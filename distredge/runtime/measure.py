@@ -58,7 +58,9 @@ def even_strategy(graph: Graph, devices: int) -> Strategy:
 
 def computed_macs(graph: Graph, strategy: Strategy) -> list[float]:
     """Multiply-accumulates that each device computes in volumes, rows computed twice included; those of
-    fully connected layers count for more."""
+    fully connected layers count for more. For all ways that frames may take together."""
+    if strategy.beside:
+        return [sum(each) for each in zip(*(computed_macs(graph, way) for way in strategy.ways), strict=True)]
     work = [0.0] * strategy.devices
 
     def height(name: str) -> int:

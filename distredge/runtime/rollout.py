@@ -43,11 +43,21 @@ class Rollout:
         self._moved_s = 0.0
 
     def add(self, line: Line, plan: ExecutionPlan) -> Deployment:
-        """Another plan of a line, under an epoch of its own; `announce` brings it to the peers.
+        """Another plan of a line, under an epoch of its own, as are those beside it; `announce` brings each
+        to the peers.
 
         Raises:
             StrategyError: the plan is not for these peers.
         """
+        for way in plan.ways:
+            self._check(way)
+        ways = [Deployment(next(self._epochs), way, line) for way in plan.ways]
+        for deployment in ways:
+            deployment.ways = tuple(ways)
+            self.deployments[deployment.epoch] = deployment
+        return ways[0]
+
+    def _check(self, plan: ExecutionPlan) -> None:
         peers = len(self._peers.members)
         if len(plan.devices) != peers:
             raise StrategyError(f"the plan is for {len(plan.devices)} devices, there are {peers} peers")
@@ -58,9 +68,6 @@ class Rollout:
                     f"rows of {transfer.tensor!r} would make a message of {size} bytes; "
                     f"the limit is {MESSAGE_LIMIT}; use more peers, or cut the depth elsewhere"
                 )
-        deployment = Deployment(next(self._epochs), plan, line)
-        self.deployments[deployment.epoch] = deployment
-        return deployment
 
     def announce(self, epoch: int) -> None:
         """Brings the model, where it is missing, and then the plan to the peers that it involves."""
@@ -142,6 +149,6 @@ class Rollout:
         if of:
             self.progress("sending the model, MB", done // 1_000_000, of // 1_000_000)
         elif not self._supply.missing(deployment.line.blobs, deployment.involved):
-            count = len(deployment.involved)
-            unready = deployment.line.state.unready(deployment.epoch)
-            self.progress("peers ready", count - len(unready), count)
+            count = sum(len(way.involved) for way in deployment.ways)
+            unready = sum(len(way.line.state.unready(way.epoch)) for way in deployment.ways)
+            self.progress("peers ready", count - unready, count)

@@ -17,6 +17,7 @@ from distredge.graph.importer import InputInfo, Model, load_model, model_inputs,
 from distredge.graph.outputs import described_outputs
 from distredge.graph.simplify import declared_outputs, read_proto
 from distredge.plan.execution import ExecutionPlan
+from distredge.plan.objective import Objective
 from distredge.plan.policy import Policy, get_policy
 from distredge.plan.strategy import Strategy
 from distredge.plan.wire import EXACT, check_wire
@@ -54,7 +55,11 @@ class InferenceSession:
         local_peers: how many peers to start on this machine; or a list with the share of one core that
             each may use.
         hosts: a hosts file, or a cluster, whose peers are running.
-        policy: who decides which rows each peer computes, by name or itself.
+        policy: who decides which rows each peer computes, by name or itself; None: `proportional`, or `auto`
+            where the objective is of a stream.
+        objective: what the plan shall be good at: `latency` of one frame, `throughput` of a stream, or
+            `latency-at-rate=FPS`, the lowest latency that sustains so many images a second. For the last two
+            whole frames may be dealt out to peers, or to groups of them. Only the policy `auto` looks at it.
         plan: a plan, or its file, in place of the policy's decision.
         threads: of the inference engine in each local peer.
         input_shapes: of inputs whose shapes the model leaves open, to prepare for them now rather than
@@ -102,7 +107,8 @@ class InferenceSession:
         *,
         local_peers: int | Sequence[float] | None = None,
         hosts: str | Path | Cluster | None = None,
-        policy: str | Policy = "proportional",
+        policy: str | Policy | None = None,
+        objective: str = "latency",
         plan: str | Path | ExecutionPlan | None = None,
         threads: int = 1,
         input_shapes: Mapping[str, tuple[int, ...]] | None = None,
@@ -118,6 +124,9 @@ class InferenceSession:
         view: str | None = None,
     ) -> None:
         del sess_options, providers, provider_options
+        wanted = Objective.parse(objective)
+        if policy is None:
+            policy = "auto" if wanted.is_of_stream else "proportional"
         check_arguments(model, local_peers, policy, plan, seed, budget_s)
         if local_peers is not None and hosts is not None:
             raise InputError("give local_peers or hosts, not both")
@@ -147,7 +156,7 @@ class InferenceSession:
             client.connect(progress)
             self._sizes = Sizes(
                 client,
-                Decider(chosen, self._cluster, seed, budget_s, self.wire),
+                Decider(chosen, self._cluster, seed, budget_s, self.wire, wanted),
                 self._source,
                 self._given,
                 cache_dir=self._cache_dir,

@@ -116,8 +116,7 @@ class Sizes:
     @property
     def plan(self) -> ExecutionPlan:
         """Of the latest size: the plan in use, or that it began with. Raises as `latest`."""
-        current = self._client.lines.current(self.latest.line)
-        return self.latest.first if current is None else current.plan
+        return self._client.lines.current_plan(self.latest.line) or self.latest.first
 
     def line(self, feed: Mapping[str, Array]) -> Line:
         """The plans for a frame; a new size is imported and decided first.
@@ -228,7 +227,7 @@ def _review(size: Size, reviewer: Reviewer, review: Review) -> ExecutionPlan | N
     if len(review.members) < len(names):
         return None
     strategy = reviewer(review)
-    if strategy is None or strategy == review.plan.strategy:
+    if strategy is None or strategy == review.strategy:
         return None
     plan = size.compiled(strategy, names)
     size.chosen[review.members] = plan

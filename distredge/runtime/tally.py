@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from distredge.plan.execution import ExecutionPlan
 from distredge.plan.serde import from_plain
+from distredge.plan.strategy import Strategy
 from distredge.protocol.events import Members
 from distredge.protocol.messages import Buffer, unpack
 
@@ -75,6 +76,7 @@ class Review:
         transit_s: by transfer: seconds of the fastest, from handing it to the sender's socket until it was
             received, as far as clocks agree.
         in_flight: frames open at the end.
+        beside: the same of the plans beside it, which frames were dealt to.
     """
 
     plan: ExecutionPlan
@@ -82,6 +84,12 @@ class Review:
     runs: Mapping[int, tuple[int, float]]
     transit_s: Mapping[int, float]
     in_flight: int
+    beside: tuple[Review, ...] = ()
+
+    @property
+    def strategy(self) -> Strategy:
+        """What is in use, with what is beside it."""
+        return Strategy.dealt([review.plan.strategy for review in (self, *self.beside)])
 
 
 @dataclass

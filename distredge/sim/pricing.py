@@ -148,13 +148,16 @@ class Pricer:
         return SchemePricer(self, scheme)
 
     def memory_bytes(self, strategy: Strategy) -> Floats:
-        """Bytes that each device needs, an estimate: see `distredge.sim.memory`.
+        """Bytes that each device needs, an estimate: see `distredge.sim.memory`; of all ways together.
 
         Raises:
             StrategyError: the strategy does not fit the problem.
         """
         check_strategy(self.problem.graph, strategy, len(self.problem.devices))
-        return self.memory.of(strategy)
+        first, *others = [self.memory.of(way) for way in strategy.ways]
+        for other in others:
+            first = first + other
+        return first
 
     def compute_seconds(self, device: int, nodes: Sequence[int], share: float = 1.0) -> float:
         """Seconds for a share of the rows of each of these nodes, rounded up; whole ones run whole.
@@ -165,11 +168,14 @@ class Pricer:
 
     def single_device_compute_s(self, device: int) -> float:
         """Seconds that a device computes when it runs the whole model alone, in one volume."""
-        graph, count = self.problem.graph, len(self.problem.devices)
+        return sum(task_seconds(self.problem.graph, self._whole, self.times[device : device + 1]))
+
+    @cached_property
+    def _whole(self) -> ExecutionPlan:
+        """The whole model on one device, in one volume."""
+        graph = self.problem.graph
         (volume,) = find_volumes(graph, PartitionScheme())
-        bounds = (0,) * (device + 1) + (volume.rows,) * (count - device)
-        plan = self.compile(Strategy(PartitionScheme(), (SplitDecision(bounds),), device))
-        return sum(task_seconds(graph, plan, self.times))
+        return compile_plan(graph, Strategy(PartitionScheme(), (SplitDecision((0, volume.rows)),), 0), ["it"])
 
     def _node_seconds(self, device: int, node: int, share: float) -> float:
         table = self.times[device].tables[node]

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from distredge.cli import main
-from distredge.control.compare import evaluate, replicated_rate
+from distredge.control.compare import evaluate
 from distredge.graph import zoo
 from distredge.plan.execution import ExecutionPlan
+from distredge.plan.policy import PlanningProblem
+from distredge.plan.strategy import Strategy
+from distredge.sim.rates import stream_rate
 from policies.parts import pricer_for, single_device
+from policies.replicate import Replicate
 from tests.policies.problems import chain, problem
 
 KEYS = {
@@ -130,15 +134,19 @@ def test_a_policy_that_cannot_decide_has_a_row() -> None:
 
 def test_replicas_share_the_requesters_link() -> None:
     asked = problem(chain(rows=64), gflops=(1.0, 1.0, 1.0), mbps=(50.0, 50.0, 50.0))
-    one, three = (replicated_rate(asked, devices, pricer_for(asked)) for devices in ((0,), (0, 1, 2)))
+    one, three = (rate_of(asked, single_device(asked, 0)), rate_of(asked, Replicate().find_strategy(asked)))
     assert three == pytest.approx(3 * one)
     sent_mbit = 8e-6 * asked.graph.tensors["x"].total_bytes
     fast = problem(chain(rows=64), gflops=(1e6,) * 3, mbps=(1e5,) * 3)
-    assert replicated_rate(fast, (0, 1, 2), pricer_for(fast)) == pytest.approx(1000.0 / sent_mbit)
+    assert rate_of(fast, Replicate().find_strategy(fast)) == pytest.approx(1000.0 / sent_mbit)
 
 
 def test_one_replica_is_no_faster_than_a_stream_over_one_device() -> None:
     asked = problem(chain(rows=64), gflops=(1.0,), mbps=(50.0,))
     pricer = pricer_for(asked)
     stream = pricer.images_per_second(single_device(asked, 0), in_flight=16)
-    assert replicated_rate(asked, (0,), pricer) == pytest.approx(stream, rel=0.05)
+    assert rate_of(asked, single_device(asked, 0)) == pytest.approx(stream, rel=0.05)
+
+
+def rate_of(asked: PlanningProblem, strategy: Strategy) -> float:
+    return stream_rate(pricer_for(asked), strategy).images_per_second
