@@ -68,7 +68,7 @@ class Stream:
                 for image in source.take() if len(self._pending) < self._in_flight else ():
                     self._submit(image)
                 tell_dropped(source.dropped)
-                if self._is_done(LOOK_S):
+                if self._is_done() or self._came(LOOK_S):
                     yield self._next_done()
             source.take()  # raises what the source did
         finally:
@@ -81,15 +81,19 @@ class Stream:
         with self._resources.working() as client:
             self._pending[client.lines.submit(self._sizes.line(feed), feed)] = None
 
-    def _is_done(self, patience_s: float = 0.0) -> bool:
-        """Whether the next answer is there; looks for it so long if it is not."""
-        with self._resources.working() as client:
-            wanted = [next(iter(self._pending))] if self._ordered and self._pending else self._pending
-            if any(client.is_over(frame) for frame in wanted):
-                return True
-            if patience_s:
-                client.pump_for(self._pending, patience_s)
+    def _is_done(self) -> bool:
+        """Whether the next answer is there. A look at what others add to needs no lock."""
+        client = self._resources.client
+        if client is None or not self._pending:
             return False
+        wanted = (next(iter(self._pending)),) if self._ordered else self._pending
+        return any(map(client.is_over, wanted))
+
+    def _came(self, patience_s: float) -> bool:
+        """Looks so long for an answer; whether the next one is there then."""
+        with self._resources.working() as client:
+            client.pump_for(self._pending, patience_s)
+        return self._is_done()
 
     def _next_done(self) -> list[Array]:
         with self._resources.working() as client:

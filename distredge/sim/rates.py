@@ -72,7 +72,7 @@ def load_of(pricer: Pricer, way: Strategy) -> Load:
         for task, spent_s in zip(plan.tasks, seconds, strict=True):
             busy[task.device] = busy.get(task.device, 0.0) + spent_s
         for transfer in plan.transfers:
-            moved[transfer.source, transfer.target] += plan.transfer_bytes(transfer)
+            moved[transfer.source, transfer.target] += plan.sent_bytes(transfer)
     return Load(_seconds(problem, moved, busy))
 
 
