@@ -1,4 +1,4 @@
-"""`python -m benchmarks.streaming`: images a second with objective throughput, beside onnxruntime on all cores.
+"""`python -m benchmarks.streaming`: images a second with objective throughput, beside onnxruntime alone.
 
 Two local peers of one thread each, and one onnxruntime session of two threads, in turn; every turn is a
 stream of its own. Prints, and with --docs writes into docs/benchmarks.md, medians over the turns and the
@@ -82,10 +82,9 @@ def _rate(run: Callable[[int], None], frames: int) -> float:
 def _model(name: str) -> Model:
     shape = MODELS.get(name)
     proto = zoo.get(name).build(None, 0)
-    found = load_model(
+    return load_model(
         proto.SerializeToString(), None if shape is None else {proto.graph.input[0].name: shape}
     )
-    return found
 
 
 def _spread(values: list[float], digits: int = 2) -> str:

@@ -82,12 +82,13 @@ class Streaming:
         winner = self._choose()
         for each in self._found[:2]:
             self._rate(each)  # whatever wins is compared with them
+        strategy, left_out = self._trimmed(winner)
         return Decision(
-            winner.strategy,
+            strategy,
             winner.name,
             {each.name: each.latency_s for each in self._found},
             {name: rate.images_per_second for name, rate in self._rates.items()},
-            explain(winner, self._rates, self._problem.objective),
+            explain(winner, self._rates, self._problem.objective, left_out),
         )
 
     def _choose(self) -> Candidate:
@@ -102,6 +103,20 @@ class Streaming:
             if each.most > WORTH * self._rate(best) and self._rate(each) > WORTH * self._rate(best):
                 best = each
         return best
+
+    def _trimmed(self, candidate: Candidate) -> tuple[Strategy, int]:
+        """Without the slowest ways, as long as what they give together is next to nothing; and how many these
+        are. In a stream whose answers come in order, a frame on a slow way holds up all behind it."""
+        each = self._rates[candidate.name].each
+        spare = (1 - 1 / WORTH) * sum(each)
+        kept = set(range(len(each)))
+        for at in sorted(kept, key=lambda at: each[at]):
+            spare -= each[at]
+            if spare < 0:
+                break
+            kept.remove(at)
+        ways = [way for at, way in enumerate(candidate.strategy.ways) if at in kept]
+        return Strategy.dealt(ways), len(each) - len(ways)
 
     def _rate(self, candidate: Candidate) -> float:
         if candidate.name not in self._rates:
@@ -152,7 +167,9 @@ class Streaming:
         self._found.append(Candidate(name, strategy, most, self._pricer.latency_s(slowest[1])))
 
 
-def explain(winner: Candidate, rates: Mapping[str, StreamRate], objective: Objective) -> str:
+def explain(
+    winner: Candidate, rates: Mapping[str, StreamRate], objective: Objective, left_out: int = 0
+) -> str:
     """One line: what the winner does, and what the others would."""
     rate = rates[winner.name]
     text = f"{winner.name} gives {rate.images_per_second:.1f} images a second"
@@ -161,6 +178,8 @@ def explain(winner: Candidate, rates: Mapping[str, StreamRate], objective: Objec
             text += f" and the lowest latency of all that sustain {objective.rate:g}"
         else:
             text = f"no plan sustains {objective.rate:g} images a second; {text}, the most of all"
+    if left_out:
+        text += f", without {left_out} of its devices or groups that would add next to nothing"
     text += f"; {rate.binds} is busy {rate.share:.0%} of the time"
     others = {name: each.images_per_second for name, each in rates.items() if name != winner.name}
     kept = [name for name in (ALONE, REPLICATE) if name in others]

@@ -41,9 +41,8 @@ class Dealer:
         """The way of the next frame, which counts as open there; the first of equals."""
         now = self._clock()
         known = [self._ways.setdefault(number, _Way(now)) for number in ways]
-        slowest_s = max((way.service_s for way in known if way.service_s is not None), default=1.0)
-        ends = [_end_s(way, now, slowest_s) for way in known]
-        at = ends.index(min(ends))
+        ranks = [_rank(way, now) for way in known]
+        at = ranks.index(min(ranks))
         if not known[at].open:
             known[at].since_s = now
         known[at].open += 1
@@ -71,12 +70,13 @@ class Dealer:
         self._ways.pop(number, None)
 
 
-def _end_s(way: _Way, now: float, unknown_s: float) -> float:
-    """When a way will have answered one more frame. One that nobody knows gets its first frame at once."""
+def _rank(way: _Way, now: float) -> tuple[bool, float]:
+    """When a way will have answered one more frame. One that nobody knows gets its first frame at once, and
+    no other one while there are ways that are known."""
     service_s = way.service_s
-    if not way.open and (service_s is None or now - way.since_s > RETRY * service_s):
-        return now
-    each_s = unknown_s if service_s is None else service_s
-    if not way.open:
-        return now + each_s
-    return max(way.since_s + each_s, now) + way.open * each_s
+    if service_s is None:
+        return (True, way.open) if way.open else (False, now)
+    if way.open:
+        return False, max(way.since_s + service_s, now) + way.open * service_s
+    is_forgotten = now - way.since_s > RETRY * service_s
+    return False, now if is_forgotten else now + service_s

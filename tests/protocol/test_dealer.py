@@ -53,8 +53,8 @@ def test_unequal_ways_get_frames_by_speed() -> None:
 
 def test_what_is_far_slower_is_hardly_used() -> None:
     dealt, spent_s = stream([0.01, 10.0], 1000, 4)
-    assert dealt[1] == 1
-    assert spent_s < 1.01 * 10.0
+    assert dealt[1] <= 2  # before anything is known of either
+    assert spent_s < 1.01 * 20.0
 
 
 def test_the_first_of_equals_and_one_frame_at_a_time() -> None:

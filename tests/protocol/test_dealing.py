@@ -54,7 +54,8 @@ def test_frames_are_dealt_out() -> None:
 
 def test_nothing_runs_before_all_are_ready() -> None:
     state = Succession(BOTH, standbys=False)
-    told(state, PlanFound(0, BOTH, dealt_plan(), beside=(1,)), UseEpoch(0), FrameSubmitted(0))
+    found = PlanFound(0, BOTH, dealt_plan(), asked=False, beside=(1,))
+    told(state, found, UseEpoch(0), FrameSubmitted(0))
     assert state.handle(DeviceReady(1, 1)) == []
     assert state.handle(DeviceReady(0, 0)) == sent(0, 0, 0)
 
