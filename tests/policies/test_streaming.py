@@ -62,7 +62,7 @@ def test_auto_never_loses(graph: object) -> None:
 
 
 def test_other_policies_say_that_they_lose() -> None:
-    row = evaluate(asked(problem(chain(), mbps=(0.5,) * 3)), "equal")
+    row = evaluate(asked(problem(chain(), mbps=(1000.0, 0.5, 0.5))), "equal")
     assert "replicate" in row.loses_to
     assert "d0 alone" in row.loses_to
 

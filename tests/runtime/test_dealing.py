@@ -20,8 +20,8 @@ def test_frames_go_to_every_peer_and_back_in_order(cache: Path, answers: list) -
         session.trace()
         found = list(session.stream((IMAGES[at % 7] for at in range(40)), 4, ordered=False))
         assert len(found) == 40
-        runs = {event.device for event in session.trace() if event.kind == "run"}
-        assert runs == {0, 1}
+        runs = {activity.peer for activity in session.trace() if activity.what == "run"}
+        assert runs == {"peer0", "peer1"}
         single, dealt = session.plan.ways[0], session.plan.strategy
         session.use(single)
         Checked(session, answers).take(10)
