@@ -183,7 +183,7 @@ class Client:
         self._rollout.moved()
         deployment = self.lines.begin(line, plan)
         try:
-            while not deployment.is_ready:
+            while not deployment.are_ready:
                 if (failure := deployment.why) is not None:
                     raise failure
                 if deployment.is_over:

@@ -69,8 +69,13 @@ class Deployment:
 
     @property
     def is_ready(self) -> bool:
+        """Whether frames may run under it."""
+        return self.line.state.is_ready(self.epoch)
+
+    @property
+    def are_ready(self) -> bool:
         """Whether frames may run under it and those beside it."""
-        return all(self.line.state.is_ready(way.epoch) for way in self.ways)
+        return all(way.is_ready for way in self.ways)
 
     @property
     def is_over(self) -> bool:

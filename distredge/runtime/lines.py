@@ -261,11 +261,11 @@ class Lines:
         successor, current = line.successor, self.current(line)
         if successor is None:
             return
-        if successor.is_ready:
+        if successor.are_ready:
             self.use(successor)
             if current is not None and current is not successor:
                 self.leave(current)
-        if successor.is_ready or successor.is_over:
+        if successor.are_ready or successor.is_over:
             line.successor = None
 
     def review(self) -> None:
