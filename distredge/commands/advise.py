@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from distredge.cluster.load import load_cluster
     from distredge.commands.progress import progress
     from distredge.control.advise import advise
+    from distredge.plan.objective import Objective
 
     cluster = load_hosts(args.hosts) if args.hosts else load_cluster(args.cluster)
     model = load(args, args.model)
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             budget_s=args.budget_s,
             in_flight=args.in_flight,
+            objective=Objective.parse(args.objective),
             progress=partial(show, "planning"),
         )
     print(json.dumps(found.to_json()) if args.json else _text(found, args.in_flight))

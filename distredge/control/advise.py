@@ -17,6 +17,7 @@ from distredge.cluster.synthetic import SyntheticTimes
 from distredge.control.compare import IN_FLIGHT
 from distredge.control.problem import planning_problem
 from distredge.graph.model import Graph
+from distredge.plan.objective import LATENCY, Objective
 from distredge.plan.policy import PlanningProblem, decide
 from distredge.sim.pricing import Pricer
 from distredge.sim.rates import stream_rate
@@ -38,7 +39,7 @@ class Price:
         latency_binds: the device or link with most of the frame's critical path, and `latency_share` of it.
         stream_binds: the device or link that is busy longest, and `stream_share`, how much of the time.
         devices: that compute something of a single frame.
-        replicated: the stream is dealt out as whole frames.
+        replicated: the stream's frames are dealt out whole, to devices or to groups of them.
     """
 
     latency_s: float
@@ -68,7 +69,7 @@ class Advice:
         best: the device that is fastest alone.
         alone: what it does alone.
         together: what all of them do.
-        changes: what would be with one thing changed, in the order of what it brings a single frame.
+        changes: what would be with one thing changed, in the order of what it brings.
         measured, synthetic: names of the devices with profiles of either kind.
     """
 
@@ -103,6 +104,7 @@ def advise(
     seed: int = 0,
     budget_s: float = 2.0,
     in_flight: int = IN_FLIGHT,
+    objective: Objective = LATENCY,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Advice:
     """Answers for one model and cluster.
@@ -113,13 +115,14 @@ def advise(
         seed: of everything random.
         budget_s: to decide in, for the cluster as it is; each change gets half of it.
         in_flight: frames of the stream that are under way at a time.
+        objective: what all plans shall be good at; changes are in the order of what they bring for it.
         progress: called with plans made and plans in all.
 
     Raises:
         HostsError, ProfileError: a device's profile is missing or wrong.
         PolicyError: no plan can be found.
     """
-    problem = planning_problem(graph, cluster, seed=seed, budget_s=budget_s)
+    problem = planning_problem(graph, cluster, seed=seed, budget_s=budget_s, objective=objective)
     changed = list(changes(problem))
     of = len(changed) + 2
     alone = _priced(problem, "offload", in_flight, stream_too=False)
@@ -140,7 +143,7 @@ def advise(
         alone.devices[0],
         alone,
         together,
-        tuple(sorted(found, key=lambda change: change.latency_s)),
+        tuple(sorted(found, key=lambda c: -c.images_per_second if objective.wants_rate else c.latency_s)),
         tuple(device.name for device in problem.devices if device.name not in synthetic),
         synthetic,
     )
@@ -191,9 +194,11 @@ def _priced(problem: PlanningProblem, policy: str, in_flight: int, *, stream_too
     alone = pricer.timeline(strategy)
     stream = pricer.timeline(strategy, frames=4 * in_flight + 8, in_flight=in_flight)
     rate, binds, share = stream.images_per_second, *_busiest(stream, problem.network)
-    dealt = stream_rate(pricer, decide(problem, "replicate").strategy) if stream_too else None
-    if dealt is not None and dealt.images_per_second > rate:
-        rate, binds, share = dealt.images_per_second, dealt.binds, dealt.share
+    is_dealt = False
+    for other in (strategy, decide(problem, "replicate").strategy) if stream_too else ():
+        dealt = stream_rate(pricer, other)
+        if other.beside and dealt.images_per_second > rate:
+            rate, binds, share, is_dealt = dealt.images_per_second, dealt.binds, dealt.share, True
     binding = alone.binding()
     return Price(
         alone.latency_s,
@@ -203,7 +208,7 @@ def _priced(problem: PlanningProblem, policy: str, in_flight: int, *, stream_too
         binds,
         share,
         _used(alone),
-        dealt is not None and dealt.images_per_second == rate,
+        is_dealt,
     )
 
 

@@ -26,7 +26,7 @@ from distredge.sim.packed import Packed, pack, repacked, with_lanes
 from distredge.sim.program import Program, build_program, new_program
 from distredge.sim.records import Floats, Ints
 from distredge.sim.replay import replay
-from distredge.sim.tables import NodeTimes, node_times, task_seconds
+from distredge.sim.tables import NodeTimes, node_times, plan_work, task_seconds
 from distredge.sim.timeline import Timeline
 
 NO_TIMES = np.zeros((0, 0, 0))
@@ -168,14 +168,22 @@ class Pricer:
 
     def single_device_compute_s(self, device: int) -> float:
         """Seconds that a device computes when it runs the whole model alone, in one volume."""
-        return sum(task_seconds(self.problem.graph, self._whole, self.times[device : device + 1]))
+        times = self.times[device]
+        return sum(
+            sum(float(times.tables[node][rows]) for node, rows in nodes)
+            + times.fixed_s
+            + times.s_per_byte * moved
+            for nodes, moved in self._whole
+        )
 
     @cached_property
-    def _whole(self) -> ExecutionPlan:
-        """The whole model on one device, in one volume."""
+    def _whole(self) -> list[tuple[list[tuple[int, int]], int]]:
+        """The whole model on one device, in one volume: each task's nodes with their rows, and its bytes."""
         graph = self.problem.graph
         (volume,) = find_volumes(graph, PartitionScheme())
-        return compile_plan(graph, Strategy(PartitionScheme(), (SplitDecision((0, volume.rows)),), 0), ["it"])
+        plan = compile_plan(graph, Strategy(PartitionScheme(), (SplitDecision((0, volume.rows)),), 0), ["it"])
+        moved = [plan.moved_bytes(task) for task in plan.tasks]
+        return list(zip(plan_work(graph, plan), moved, strict=True))
 
     def _node_seconds(self, device: int, node: int, share: float) -> float:
         table = self.times[device].tables[node]
