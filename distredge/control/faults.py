@@ -1,7 +1,7 @@
 """Seeded runs of the real state machines with everything going wrong: worlds to draw from, and runs by seed.
 
 The worlds are small networks over two to four devices, with random strategies for every set of devices that
-may be left. `python -m benchmarks.faults` runs many seeds.
+may be left, among them plans beside each other. `python -m benchmarks.faults` runs many seeds.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from distredge.graph.zoo_models.builder import Builder
 from distredge.plan.compile import compile_plan
 from distredge.plan.draw import random_strategy
 from distredge.plan.execution import ExecutionPlan
+from distredge.plan.strategy import Strategy
 from distredge.protocol.events import Members
 from distredge.sim.fault_world import Parts, World
 from distredge.sim.faults import FaultRun, Violation
@@ -54,16 +55,34 @@ def worlds() -> tuple[World, ...]:
     makers: tuple[Callable[[], bytes], ...] = (_chain, _branches, _reduced)
     for number, (make, devices) in enumerate((m, d) for m in makers for d in (2, 3, 3, 4)):
         graph = load_model(make()).graph
-        found.append(_world(graph, devices, random.Random(number)))
+        found.append(_world(graph, devices, random.Random(number), _split))
+    for number, (make, devices) in enumerate(zip(makers, (2, 3, 4), strict=True)):
+        found.append(_world(load_model(make()).graph, devices, random.Random(number), _dealt))
     return tuple(found)
 
 
-def _world(graph: Graph, devices: int, rng: random.Random) -> World:
+def _split(graph: Graph, members: tuple[int, ...], devices: int, rng: random.Random) -> Strategy:
+    """All members compute every frame."""
+    return random_strategy(graph, len(members), rng.randrange(2), rng).embedded(members, devices)
+
+
+def _dealt(graph: Graph, members: tuple[int, ...], devices: int, rng: random.Random) -> Strategy:
+    """Two groups that take whole frames, if there are two members."""
+    some = sorted(rng.sample(members, rng.randint(1, max(1, len(members) - 1))))
+    groups = (tuple(some), tuple(device for device in members if device not in some))
+    return Strategy.dealt([_split(graph, group, devices, rng) for group in groups if group])
+
+
+def _world(
+    graph: Graph,
+    devices: int,
+    rng: random.Random,
+    draw: Callable[[Graph, tuple[int, ...], int, random.Random], Strategy],
+) -> World:
     names = tuple(f"peer{device}" for device in range(devices))
 
     def plan(members: tuple[int, ...]) -> ExecutionPlan:
-        strategy = random_strategy(graph, len(members), rng.randrange(2), rng)
-        return compile_plan(graph, strategy.embedded(members, devices), names)
+        return compile_plan(graph, draw(graph, members, devices, rng), names)
 
     plans: dict[Members, ExecutionPlan] = {}
     for size in range(1, devices + 1):

@@ -77,14 +77,15 @@ class FaultyRequester:
     def use(self, plan: ExecutionPlan, members: Members) -> None:
         """Its own decision: used once it is ready, and the one before is left."""
         before = self.state.current
-        number = self._add(plan, members, asked=False)
+        numbers = self._add(plan, members, asked=False)
+        number = numbers[0]
         if number not in self.state.epochs:
             return
 
         def try_to_use() -> None:
-            if number not in self.state.epochs:
+            if not set(numbers) <= set(self.state.epochs):
                 return
-            if not self.state.is_ready(number):
+            if not all(map(self.state.is_ready, numbers)):
                 self._run.later(0.02, try_to_use)
                 return
             self._run.note(f"epoch {number} is used")
@@ -190,15 +191,16 @@ class FaultyRequester:
     def _found(self, members: Members) -> None:
         self._add(self._run.world.plans[members], members, asked=True)
 
-    def _add(self, plan: ExecutionPlan, members: Members, *, asked: bool) -> int:
-        """Makes a plan known under the next number, unless it comes too late."""
-        self._epochs += 1
-        number = self._epochs
-        self._plans[number] = plan
-        self._tell(PlanFound(number, members, plan, asked=asked))
-        if number not in self.state.epochs:
+    def _add(self, plan: ExecutionPlan, members: Members, *, asked: bool) -> tuple[int, ...]:
+        """Makes a plan known, and those beside it, under the next numbers, unless it comes too late."""
+        ways = self._run.world.ways(plan)
+        numbers = tuple(range(self._epochs + 1, self._epochs + 1 + len(ways)))
+        self._epochs += len(ways)
+        self._plans.update(zip(numbers, ways, strict=True))
+        self._tell(PlanFound(numbers[0], members, plan, asked, numbers[1:]))
+        for number in set(numbers).difference(self.state.epochs):
             self._plans.pop(number, None)
-        return number
+        return numbers
 
     def _deliver(self, epoch: int, frame: int) -> None:
         run = self._run

@@ -49,8 +49,18 @@ class World:
         self.devices = len(other.devices)
         self.everybody: Members = frozenset(range(self.devices))
         self.plans, self.other = plans, other
-        self._facts = {id(plan): Facts(plan) for plan in (*plans.values(), other)}
+        self._ways = {id(plan): plan.ways for plan in (*plans.values(), other)}
+        self._facts = {id(way): Facts(way) for ways in self._ways.values() for way in ways}
+
+    @property
+    def most_ways(self) -> int:
+        """Of any of its plans: so many epochs has one plan."""
+        return max(map(len, self._ways.values()))
+
+    def ways(self, plan: ExecutionPlan) -> tuple[ExecutionPlan, ...]:
+        """What frames may take under one of these plans."""
+        return self._ways[id(plan)]
 
     def facts(self, plan: ExecutionPlan) -> Facts:
-        """Of one of these plans."""
+        """Of one of these ways."""
         return self._facts[id(plan)]

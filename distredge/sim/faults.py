@@ -51,7 +51,7 @@ class FaultRun:
         self.now = 0.0
         self.log: list[str] = []
         self._frames = frames
-        self._epoch_limit = 2 * world.devices + 6
+        self._epoch_limit = world.most_ways * (2 * world.devices + 6)
         self._frame_limit = self._epoch_limit + 2 * in_flight
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
