@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import inf
@@ -13,12 +14,14 @@ from distredge.graph.importer import Model
 from distredge.plan.compile import compile_plan
 from distredge.plan.execution import ExecutionPlan
 from distredge.plan.objective import LATENCY, Objective
-from distredge.plan.policy import Device, PlanningProblem, Policy
+from distredge.plan.policy import Device, PlanningProblem, Policy, decide
 from distredge.plan.wire import EXACT
 from distredge.runtime.blobs import BlobSource
 from distredge.runtime.client import Client
 from distredge.runtime.measure import evened, measure_speeds, problem_of_speeds
 from distredge.runtime.reference import random_feed
+
+_LOG = logging.getLogger(__name__)
 
 
 class Decider:
@@ -86,7 +89,10 @@ class Decider:
             budget_s=min(self._budget_s, budget_s),
             objective=self._objective,
         )
-        strategy = self._policy.find_strategy(problem).embedded(chosen, len(self._names))
+        decision = decide(problem, self._policy)
+        if decision.rates and max(decision.rates.values()) < self._objective.rate:
+            _LOG.warning("%s", decision.why)
+        strategy = decision.strategy.embedded(chosen, len(self._names))
         return compile_plan(model.graph, strategy, self._names, model=model.weights_sha256, wire=self.wire)
 
     @property
