@@ -30,7 +30,7 @@ also stands for what a peer needs between two parts: one number of its speed doe
 
 FEATURE_WORK = 10.0
 """Multiply-accumulates of a map that one of a fully connected layer stands for: its weight is read from
-memory for a single use. VGG-16's take 25 ms for 0.124 billion, its convolutions 267 ms for 15.3 billion."""
+memory for a single use. VGG-16's take 20 ms for 0.124 billion, its convolutions 267 ms for 15.3 billion."""
 
 
 def even_strategy(graph: Graph, devices: int) -> Strategy:
