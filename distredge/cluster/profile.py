@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
@@ -58,6 +58,7 @@ class DeviceProfile:
         path: the file it came from, for messages.
         boundary_fixed_s, boundary_s_per_byte: what a task costs beside its nodes, and each byte that it
             takes and gives; left out of the segments' times.
+        coding_s_per_byte: see `ComputeTimes`.
     """
 
     device: str
@@ -70,6 +71,7 @@ class DeviceProfile:
     path: str = ""
     boundary_fixed_s: float = 0.0
     boundary_s_per_byte: float = 0.0
+    coding_s_per_byte: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def seconds(self, segment: Segment, rows: int) -> float:
         """The median, linear between measured row counts; 0 for no rows.
@@ -147,6 +149,7 @@ class DeviceProfile:
             "execution_provider": self.execution_provider,
             "boundary_fixed_s": self.boundary_fixed_s,
             "boundary_s_per_byte": self.boundary_s_per_byte,
+            "coding_s_per_byte": {coding: list(ends) for coding, ends in self.coding_s_per_byte.items()},
             "segments": [
                 {"nodes": list(s.nodes), "seconds": {str(rows): list(s.seconds[rows]) for rows in s.rows}}
                 for s in self.segments.values()
@@ -208,8 +211,22 @@ def load_profile(path: str | Path) -> DeviceProfile:
             _refuse(file, f"{key} is {clip(repr(cost))}, not a finite time of at least 0; measure it again")
     segments = [_segment(file, item) for item in listed]
     return DeviceProfile(
-        threads=threads, segments={s.nodes: s for s in segments}, path=file, **costs, **texts
+        threads=threads,
+        segments={s.nodes: s for s in segments},
+        path=file,
+        coding_s_per_byte=_coding(file, content.get("coding_s_per_byte", {})),
+        **costs,
+        **texts,
     )
+
+
+def _coding(file: str, content: Any) -> dict[str, tuple[float, float]]:
+    pairs = content.items() if isinstance(content, dict) else [("coding_s_per_byte", content)]
+    for coding, ends in pairs:
+        if not (isinstance(ends, list) and len(ends) == 2 and all(map(_is_time, ends))):
+            what = f"{clip(coding)} is {clip(repr(ends))}"
+            _refuse(file, f"{what}, not two finite times of at least 0; measure it again")
+    return {coding: (float(there), float(back)) for coding, (there, back) in pairs}
 
 
 def _is_time(value: Any) -> bool:

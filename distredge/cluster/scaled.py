@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,12 @@ class ScaledTimes:
     def boundary_s_per_byte(self) -> float:
         """What a byte of a task's inputs and outputs costs, scaled too."""
         return self.factor * self.times.boundary_s_per_byte
+
+    @property
+    def coding_s_per_byte(self) -> Mapping[str, tuple[float, float]]:
+        """What rounding a byte costs, scaled too."""
+        known = self.times.coding_s_per_byte
+        return {coding: (self.factor * there, self.factor * back) for coding, (there, back) in known.items()}
 
     @property
     def device(self) -> str:

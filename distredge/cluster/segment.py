@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +24,8 @@ class ComputeTimes(Protocol):
         boundary_fixed_s: what one more task costs beside its nodes: a call into the engine.
         boundary_s_per_byte: what each byte of a task's inputs and outputs costs: a change of layout, a
             copy.
+        coding_s_per_byte: by how rows are rounded on the wire (fp16, int8): what each byte of them in memory
+            costs whoever sends it, and whoever receives it. Empty where nobody knows: then it counts as free.
     """
 
     @property
@@ -38,6 +40,11 @@ class ComputeTimes(Protocol):
 
     @property
     def boundary_s_per_byte(self) -> float:
+        """See the class."""
+        ...
+
+    @property
+    def coding_s_per_byte(self) -> Mapping[str, tuple[float, float]]:
         """See the class."""
         ...
 

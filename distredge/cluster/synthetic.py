@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -65,6 +66,11 @@ class SyntheticTimes:
     def boundary_s_per_byte(self) -> float:
         """Stated as free."""
         return 0.0
+
+    @property
+    def coding_s_per_byte(self) -> Mapping[str, tuple[float, float]]:
+        """Not stated."""
+        return {}
 
     def seconds(self, segment: Segment, rows: int) -> float:
         """Seconds for `rows` rows of the segment; 0 for no rows."""

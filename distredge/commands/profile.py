@@ -93,6 +93,7 @@ def _summary(profile: DeviceProfile, graph: Graph) -> dict[str, Any]:
         "spread": (totals[0.9] - totals[0.1]) / 2 / totals[0.5] if totals[0.5] else 0.0,
         "boundary_fixed_s": profile.boundary_fixed_s,
         "boundary_s_per_byte": profile.boundary_s_per_byte,
+        "coding_s_per_byte": {coding: list(ends) for coding, ends in profile.coding_s_per_byte.items()},
         "threads": profile.threads,
         "machine": profile.machine,
         "graph": profile.graph,

@@ -20,6 +20,7 @@ from distredge.plan.crossing import head_cuts
 from distredge.plan.execution import ExecutionPlan, Piece, Task, TensorInfo
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
+from distredge.runtime.coding_cost import measure_coding
 from distredge.runtime.engine import Array, Engine, FrameStore, PartSessions, numpy_dtype
 
 WORK_SHARE = 0.01
@@ -59,7 +60,7 @@ class Stopwatch:
         else:
             self._clock = time.process_time if is_held_back else time.perf_counter
 
-    def time(self, run: Callable[[], None]) -> float:
+    def time(self, run: Callable[[], object]) -> float:
         """Seconds of one run."""
         start = self._clock()
         run()
@@ -238,6 +239,7 @@ def measure_profile(
         segments=samples,
         boundary_fixed_s=fixed_s,
         boundary_s_per_byte=s_per_byte,
+        coding_s_per_byte=measure_coding(watch.time),
     )
 
 

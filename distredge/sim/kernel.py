@@ -156,8 +156,7 @@ def _wake(g: Packed, w: Work, device: int, task: int) -> None:
     """A task that reads constants alone gets a row of the first input, to know that there is a frame."""
     first = g.model_inputs[0]
     w.task[task].seconds += g.device[device].s_per_byte * g.tensor[first].row_bytes
-    row, beside = g.tensor[first].sent_row, g.tensor[first].sent_beside
-    fetch_gaps(w, 0, device, task, 0, 1, row, beside, g.devices, 0, 0, NEVER)
+    fetch_gaps(g, w, 0, first, device, task, 0, 1, g.devices, 0, 0, NEVER)
     hold(w, 0, device, 0, 1)
 
 
@@ -377,7 +376,7 @@ def _tail(g: Packed, p: Program, volumes: int, w: Work, tail: int) -> None:
         first, size = g.tail_read[at].first, g.tensor[tensor].row_bytes
         moved += (last - first) * size
         fetch(g, p, w, slot, tail, task, first, last, g.tensor[tensor].rowed == 0, tail)
-    w.task[task].seconds = g.device[tail].tail_s + g.device[tail].fixed_s + g.device[tail].s_per_byte * moved
+    w.task[task].seconds += g.device[tail].tail_s + g.device[tail].fixed_s + g.device[tail].s_per_byte * moved
     part = np.searchsorted(g.part_device, tail)
     for tensor in g.tail_makes:
         slot = p.tensor[tensor].slot

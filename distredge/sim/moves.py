@@ -37,14 +37,13 @@ def fetch(
     """`_Compiler._fetch`: transfers for all rows that a peer does not hold."""
     d = g.devices
     tensor = p.slot_tensor[slot]
-    row, beside = g.tensor[tensor].sent_row, g.tensor[tensor].sent_beside
     if slot < len(g.model_inputs):
-        fetch_gaps(w, slot, peer, task, first, last, row, beside, d, 0, 0, NEVER)
+        fetch_gaps(g, w, slot, tensor, peer, task, first, last, d, 0, 0, NEVER)
     elif whole:
         if w.held_count[slot, peer] > 0:
             return
         part = _whole_source(g, w, slot, tail)
-        _send(w, g.part_device[part], w.owner[slot, part].task, peer, task, row + beside)
+        _send(g, w, tensor, 1, g.part_device[part], w.owner[slot, part].task, peer, task)
     else:
         held = w.held_count[slot, peer]
         if held == 1 and w.held[slot, peer, 0].first <= first and last <= w.held[slot, peer, 0].last:
@@ -53,7 +52,7 @@ def fetch(
             a, b = w.owner[slot, part].first, w.owner[slot, part].last
             if a < last and b > first and a < b:
                 source, maker = g.part_device[part], w.owner[slot, part].task
-                fetch_gaps(w, slot, peer, task, first, last, row, beside, source, maker, a, b)
+                fetch_gaps(g, w, slot, tensor, peer, task, first, last, source, maker, a, b)
     hold(w, slot, peer, first, last)
 
 
@@ -73,14 +72,14 @@ def _whole_source(g: Packed, w: Work, slot: int, tail: int) -> int:
 
 @inlined
 def fetch_gaps(
+    g: Packed,
     w: Work,
     slot: int,
+    tensor: int,
     peer: int,
     task: int,
     first: int,
     last: int,
-    row: float,
-    beside: float,
     source: int,
     maker: int,
     a: int,
@@ -94,12 +93,12 @@ def fetch_gaps(
             stop, resume = w.held[slot, peer, k].first, w.held[slot, peer, k].last
         rows = min(stop, b, last) - max(at, a)
         if rows > 0:
-            _send(w, source, maker, peer, task, rows * row + beside)
+            _send(g, w, tensor, rows, source, maker, peer, task)
         at = max(at, resume)
 
 
 @inlined
-def _send(w: Work, source: int, maker: int, peer: int, task: int, size: float) -> None:
+def _send(g: Packed, w: Work, tensor: int, rows: int, source: int, maker: int, peer: int, task: int) -> None:
     sent = w.counts[1]
     if sent >= len(w.sent):
         w.counts[2] = 1
@@ -108,7 +107,11 @@ def _send(w: Work, source: int, maker: int, peer: int, task: int, size: float) -
     w.sent[sent].source = source
     w.sent[sent].to = peer
     w.sent[sent].task = task
-    w.sent[sent].bytes = size
+    w.sent[sent].bytes = rows * g.tensor[tensor].sent_row + g.tensor[tensor].sent_beside
+    if g.tensor[tensor].rounded > 0.0:
+        if source < g.devices:
+            w.task[maker].seconds += g.device[source].round_s * rows * g.tensor[tensor].rounded
+        w.task[task].seconds += g.device[peer].restore_s * rows * g.tensor[tensor].rounded
     w.sent[sent].next = -1
     w.task[task].missing += 1
     if w.task[maker].sends < 0:

@@ -22,7 +22,7 @@ from distredge.plan.demand import Ownership, find_demand
 from distredge.plan.execution import _item_bytes
 from distredge.plan.strategy import SplitDecision, run_order
 from distredge.plan.volumes import Volume, is_sync_read
-from distredge.plan.wire import EXACT, coding_of, sent_sizes
+from distredge.plan.wire import EXACT, ROUNDED, coding_of, sent_sizes
 from distredge.sim.fluid import link_rates
 from distredge.sim.records import Floats, Ints, Records, filled
 from distredge.sim.tables import NodeTimes
@@ -55,7 +55,8 @@ class Packed(NamedTuple):
     """tensor, kind, and the offsets in `maps` of first and last."""
     tensor: Records
     """rows, quantum, rowed, partial_of (-1), producer (-1: input), last_use (or NEVER), readers, row_bytes;
-    sent_row, sent_beside: bytes on the wire of a row, and of a message beside its rows"""
+    sent_row, sent_beside: bytes on the wire of a row, and of a message beside its rows; rounded: bytes of a
+    row that is rounded on the wire, or 0"""
     maps: NDArray[np.int32]
     out_tensor: Ints
     reader: Ints
@@ -63,7 +64,7 @@ class Packed(NamedTuple):
     model_outputs: Ints
     seconds: Floats  # [device, offset + rows]
     device: Records
-    """fixed_s and s_per_byte of every task; tail_s."""
+    """fixed_s and s_per_byte of every task; tail_s; round_s, restore_s: for a byte that is rounded"""
     tail_runs: int
     tail_read: Records
     """tensor, first, last (-1: to its end)"""
@@ -91,9 +92,10 @@ def pack(graph: Graph, times: Sequence[NodeTimes], network: Network, wire: str =
     seconds, seconds_at = _seconds(times)
     nodes = range(len(graph.nodes))
     row_bytes = [_row_bytes(graph, name) for name in names]
+    codings = [coding_of(graph, name, wire) for name in names]
     sent = [
-        sent_sizes(graph.tensors[name], coding_of(graph, name, wire), size)
-        for name, size in zip(names, row_bytes, strict=True)
+        sent_sizes(graph.tensors[name], coding, size)
+        for name, coding, size in zip(names, codings, row_bytes, strict=True)
     ]
     tail_read, tail_makes, tail_made_bytes, tail_s = _tail(graph, number, times)
     return Packed(
@@ -123,6 +125,9 @@ def pack(graph: Graph, times: Sequence[NodeTimes], network: Network, wire: str =
                 "row_bytes": row_bytes,
                 "sent_row": [row for row, _ in sent],
                 "sent_beside": [beside for _, beside in sent],
+                "rounded": [
+                    size if coding in ROUNDED else 0 for coding, size in zip(codings, row_bytes, strict=True)
+                ],
             },
         ),
         maps=maps,
@@ -137,6 +142,8 @@ def pack(graph: Graph, times: Sequence[NodeTimes], network: Network, wire: str =
                 "fixed_s": [t.fixed_s for t in times],
                 "s_per_byte": [t.s_per_byte for t in times],
                 "tail_s": tail_s,
+                "round_s": [t.coding_s(wire)[0] for t in times],
+                "restore_s": [t.coding_s(wire)[1] for t in times],
             },
         ),
         tail_runs=int(bool(len(tail_read) or len(tail_makes))),

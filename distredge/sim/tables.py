@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -18,6 +18,7 @@ from distredge.plan.demand import Demand, Ownership, find_demand, find_stages
 from distredge.plan.execution import ExecutionPlan
 from distredge.plan.strategy import SplitDecision, run_order
 from distredge.plan.volumes import Volume, find_volumes
+from distredge.plan.wire import ROUNDED
 
 Table = NDArray[np.float64]
 
@@ -30,11 +31,17 @@ class NodeTimes:
         tables: per node, seconds for 0, 1, ... rows of the node (of the tensor that it reduces, for a
             partial reduction); a node that runs whole has one row.
         fixed_s, s_per_byte: what a task costs beside its nodes.
+        coding: seconds per byte that rows take to be rounded and to be restored, by their coding.
     """
 
     tables: tuple[Table, ...]
     fixed_s: float = 0.0
     s_per_byte: float = 0.0
+    coding: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def coding_s(self, coding: str) -> tuple[float, float]:
+        """Seconds per byte to round it and to restore it; 0 where nobody knows."""
+        return self.coding.get(coding, (0.0, 0.0))
 
 
 def node_times(graph: Graph, times: ComputeTimes) -> NodeTimes:
@@ -64,7 +71,8 @@ def node_times(graph: Graph, times: ComputeTimes) -> NodeTimes:
                 f"{missing[0]}; run `distredge profile` again",
                 device=times.device,
             )
-    return NodeTimes(tuple(tables), times.boundary_fixed_s, times.boundary_s_per_byte)
+    costs = times.boundary_fixed_s, times.boundary_s_per_byte, times.coding_s_per_byte
+    return NodeTimes(tuple(tables), *costs)
 
 
 def _share_out(
@@ -144,4 +152,20 @@ def task_seconds(graph: Graph, plan: ExecutionPlan, times: Sequence[NodeTimes]) 
         device = times[task.device]
         work = sum(float(device.tables[i][rows]) for i, rows in nodes)
         seconds.append(work + device.fixed_s + device.s_per_byte * plan.moved_bytes(task))
+    _add_coding(plan, times, seconds)
     return seconds
+
+
+def _add_coding(plan: ExecutionPlan, times: Sequence[NodeTimes], seconds: list[float]) -> None:
+    """Rows are rounded by the task that makes them, and restored by the first that reads them."""
+    rounded = {t.id: t for t in plan.transfers if t.coding in ROUNDED}
+    for transfer in rounded.values():
+        if transfer.task >= 0:
+            there, _ = times[transfer.source].coding_s(transfer.coding)
+            seconds[transfer.task] += there * plan.transfer_bytes(transfer)
+    for task in plan.tasks:
+        for piece in (piece for item in task.inputs for piece in item.pieces):
+            if piece.transfer in rounded:
+                transfer = rounded.pop(piece.transfer)
+                _, back = times[task.device].coding_s(transfer.coding)
+                seconds[task.id] += back * plan.transfer_bytes(transfer)

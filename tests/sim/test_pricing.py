@@ -42,7 +42,11 @@ def with_costs(problem: PlanningProblem, access_point_mbps: float, cost_s: float
     )
     network = Network(links, Link(1000, 400, 1e-3, 2e-4), access_point_mbps)
     pricer = Pricer(replace(problem, network=network))
-    pricer.times = tuple(replace(t, fixed_s=2e-4, s_per_byte=1e-9) for t in pricer.times)
+    coding = {"fp16": (4e-9, 2e-9), "int8": (1e-9, 3e-9)}
+    pricer.times = tuple(
+        replace(t, fixed_s=2e-4, s_per_byte=1e-9, coding=coding if at else {})
+        for at, t in enumerate(pricer.times)
+    )
     return pricer
 
 
