@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,25 +28,26 @@ from benchmarks.agreement import peers
 from benchmarks.sections import write_section
 from benchmarks.wire_tables import report
 from distredge.cluster.network import Link, Network
+from distredge.control.profiling import profile_session
 from distredge.graph import zoo
 from distredge.graph.importer import Model, load_model
 from distredge.graph.preprocess import Preprocess, parse_preprocess, with_preprocessing
 from distredge.graph.rows import Rows
 from distredge.plan.compile import compile_plan
 from distredge.plan.execution import ExecutionPlan, TensorInfo, Transfer
-from distredge.plan.policy import get_policy
-from distredge.plan.wire import FP16, INT8, LOSSLESS, WIRES
+from distredge.plan.policy import PlanningProblem, get_policy
+from distredge.plan.wire import FP16, INT8, LOSSLESS, RAW, ROUNDED, WIRES
 from distredge.runtime.coding import check_rows, decode_rows, encode_rows
 from distredge.runtime.engine import whole_session
-from distredge.runtime.measure import problem_of_speeds
 from distredge.runtime.reference import WholeModel, difference, top_classes
 from distredge.runtime.session import InferenceSession
 from launch.testbed.bed import Testbed
 
 SIZES = {"vgg16": 224, "resnet50": 224, "pp-ocrv6-det": 640}
 SHARES, LINK_MBPS, FAST_MBPS = (0.6, 0.4, 0.3, 0.2), 50.0, 2000.0
-MACS_PER_S = 54e9
-"""Of one whole core here: vgg16 in 288 ms. Plans are found by shares of it."""
+SLOW = Network((Link(LINK_MBPS, LINK_MBPS, 0.0, 1.5e-4),) * len(SHARES), Link(1000.0, 1000.0, 0.0, 1.5e-4))
+"""What plans are found for. A message costs 0.12 ms at either end here, and its packets take their time."""
+PROFILE_S = 20.0
 DEPTHS = 4
 SECTION, MADE_BY = "wire", "sudo python -m benchmarks.wire"
 RESULTS = Path(__file__).parent / "results" / "wire.json"
@@ -163,10 +164,10 @@ def latencies(name: str, pictures: Pictures, budget_s: float, rounds: int) -> li
         contenders: list[Contender] = []
         for image, model in (("float32", pictures.floats), ("uint8", pictures.bytes)):
             session = stack.enter_context(InferenceSession(model, hosts=hosts, policy="equal"))
-            stack.enter_context(session.undisturbed())
             feed = pictures.feed(as_bytes=image == "uint8")
-            for wire in WIRES:
-                plan = planned(model, session.plan.devices, wire, budget_s)
+            measured = profile_session(session, feed, budget_s=PROFILE_S, network=SLOW)
+            stack.enter_context(session.undisturbed())
+            for wire, plan in plans(model, measured.problem(model.graph, budget_s=budget_s)).items():
                 session.use(plan)
                 contenders.append(Contender(image, wire, session, plan, feed, []))
         bed = Testbed.load("agree")
@@ -200,14 +201,17 @@ def run_turn(each: Contender, *, warm_up: bool) -> None:
         each.session.run(None, each.feed)
 
 
-def planned(model: Model, names: tuple[str, ...], wire: str, budget_s: float) -> ExecutionPlan:
-    """What `search` finds for these hosts, whose speeds are their shares of a core."""
-    slow = Link(LINK_MBPS, LINK_MBPS, 0.0, 2e-4)
-    network = Network((slow,) * len(names), Link(1000.0, 1000.0, 0.0, 2e-4))
-    speeds = [share * MACS_PER_S for share in SHARES]
-    problem = problem_of_speeds(model.graph, names, speeds, network, budget_s=budget_s, wire=wire)
-    strategy = get_policy("search").find_strategy(problem)
-    return compile_plan(model.graph, strategy, names, model=model.weights_sha256, wire=wire)
+def plans(model: Model, problem: PlanningProblem) -> dict[str, ExecutionPlan]:
+    """What `search` finds under each wire; one strategy for `exact` and `raw`, which cost it the same."""
+    search = get_policy("search")
+    found = {wire: search.find_strategy(replace(problem, wire=wire)) for wire in (RAW, *ROUNDED)}
+    names = [device.name for device in problem.devices]
+    return {
+        wire: compile_plan(
+            model.graph, found.get(wire, found[RAW]), names, model=model.weights_sha256, wire=wire
+        )
+        for wire in WIRES
+    }
 
 
 def row_of(name: str, each: Contender, expected: list[Any], got: list[Any]) -> dict[str, Any]:

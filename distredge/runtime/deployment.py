@@ -44,9 +44,16 @@ class Processes(Protocol):
 
 
 class Deployment:
-    """One plan on the peers that it involves, and the requester's buffers for it."""
+    """One plan on the peers that it involves, and the requester's buffers for it.
 
-    def __init__(self, epoch: int, plan: ExecutionPlan, line: Line) -> None:
+    Args:
+        epoch: of its messages.
+        plan: the plan.
+        line: whose plan it is.
+        is_local: all peers are on this machine.
+    """
+
+    def __init__(self, epoch: int, plan: ExecutionPlan, line: Line, *, is_local: bool = False) -> None:
         self.epoch = epoch
         self.plan = plan
         self.line = line
@@ -54,7 +61,7 @@ class Deployment:
         """This plan and those beside it, which are brought to the peers and used together."""
         self.involved = involved_devices(plan)
         self.store = FrameStore(plan)
-        self.outgoing = Outgoing(plan, REQUESTER)
+        self.outgoing = Outgoing(plan, REQUESTER, never=is_local)
         self.measured = Measured()
         self._transits: dict[int, float] = {}
         self.frames: set[int] = set()

@@ -28,7 +28,7 @@ from distredge.runtime.engine import Engine, FrameStore, PartSessions, numpy_dty
 from distredge.runtime.outgoing import Outgoing
 from distredge.runtime.tally import Tally
 from distredge.runtime.trace import TraceEvent
-from distredge.runtime.transport import RowsFields, size_of
+from distredge.runtime.transport import RowsFields, is_loopback, size_of
 
 LOOSE_BYTES = 16 * 1024 * 1024
 """Of a payload whose size no plan foretells: strings, and tensors whose shape depends on the data."""
@@ -101,7 +101,7 @@ class HostedPlan:
         self._made_bytes = self._measure(plan, limit_bytes)
         self.plan = plan
         self.store = FrameStore(plan)
-        self.outgoing = Outgoing(plan, self.device)
+        self.outgoing = Outgoing(plan, self.device, never=all(map(is_loopback, self.addresses)))
         self._engine = Engine(plan, self.device, sessions, self.store)
         self._engine.prepare()
         self._state = ProviderState(plan, self.device)

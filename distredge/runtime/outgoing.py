@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from distredge.plan.execution import ExecutionPlan
-from distredge.plan.wire import LOSSLESS, RAW
+from distredge.plan.wire import LOSSLESS, RAW, ROUNDED
 from distredge.runtime.coding import Array, Coded, encode_rows
 from distredge.runtime.engine import to_payload
 
@@ -22,6 +23,9 @@ HOPED_RATIO, HOPED_BYTES_PER_S = 0.5, 300e6
 """Of what was never packed yet: half the numbers behind a Relu are zeros."""
 TRY_AGAIN = 64
 """Messages after which packing that did not pay is tried again: the data may be others by now."""
+REPORTS = 6
+"""How many of the latest things heard of a link count; the best of them does. Under load, messages wait for
+processors too, and packing would take even more of those."""
 NEWEST = 0.2
 """How much the newest of measured values counts in their moving average."""
 
@@ -32,16 +36,20 @@ class Worth:
 
     Attributes:
         size: bytes of its rows in memory.
-        link_s: seconds that each byte takes to its receiver; 0 as long as nobody has told.
         ratio, pack_s: bytes packed over bytes in memory, and seconds per byte of that.
     """
 
     size: int
-    link_s: float = 0.0
     ratio: float = HOPED_RATIO
     pack_s: float = 1 / HOPED_BYTES_PER_S
     _sent: int = 0
     _skipped: int = 0
+    _heard: deque[float] = field(default_factory=lambda: deque(maxlen=REPORTS))
+
+    @property
+    def link_s(self) -> float:
+        """Seconds that each byte takes to its receiver; 0 as long as nobody has told."""
+        return min(self._heard, default=0.0)
 
     @property
     def pays(self) -> bool:
@@ -70,7 +78,7 @@ class Worth:
     def arrived(self, seconds: float) -> None:
         """A message took so long to its receiver."""
         if self._sent:
-            self.link_s = max(0.0, seconds - GRACE_S) / self._sent
+            self._heard.append(max(0.0, seconds - GRACE_S) / self._sent)
 
 
 class Outgoing:
@@ -80,11 +88,15 @@ class Outgoing:
         plan: the compiled plan.
         device: its number, or REQUESTER.
         always: pack losslessly whatever it costs, as verification does.
+        never: pack nothing: all ends are on one machine.
     """
 
-    def __init__(self, plan: ExecutionPlan, device: int, *, always: bool = False) -> None:
+    def __init__(
+        self, plan: ExecutionPlan, device: int, *, always: bool = False, never: bool = False
+    ) -> None:
         self._plan, self._always = plan, always
-        own = [t for t in plan.transfers if t.source == device and t.coding != RAW]
+        as_they_are = (RAW, LOSSLESS) if never else (RAW,)
+        own = [t for t in plan.transfers if t.source == device and t.coding not in as_they_are]
         self.worth = {t.id: Worth(plan.transfer_bytes(t)) for t in own if t.coding == LOSSLESS}
         self._by_task: dict[int, list[int]] = {}
         for transfer in own:
@@ -101,15 +113,11 @@ class Outgoing:
             transfer: its number.
             array: C-contiguous.
         """
-        planned = self._plan.transfers[transfer]
-        info = self._plan.tensors[planned.tensor]
-        worth = self.worth.get(transfer)
-        if (
-            planned.coding == RAW
-            or array.size == 0
-            or (worth is not None and not (self._always or worth.ask()))
-        ):
+        planned, worth = self._plan.transfers[transfer], self.worth.get(transfer)
+        packs = worth is not None and (self._always or worth.ask())
+        if array.size == 0 or not (packs or planned.coding in ROUNDED):
             return self._raw(worth, array)
+        info = self._plan.tensors[planned.tensor]
         start = time.perf_counter()
         coded = encode_rows(array, planned.coding, info)
         if worth is not None:

@@ -15,7 +15,7 @@ from distredge.protocol.messages import RetirePlan, UsePlan
 from distredge.runtime.deployment import Deployment, Line
 from distredge.runtime.membership import Membership
 from distredge.runtime.supply import BlobSupply
-from distredge.runtime.transport import MESSAGE_LIMIT
+from distredge.runtime.transport import MESSAGE_LIMIT, is_loopback
 
 PREPARE_S = 300.0
 """A peer that builds sessions says nothing until it is done, and may be slow; but not as slow as that."""
@@ -51,7 +51,8 @@ class Rollout:
         """
         for way in plan.ways:
             self._check(way)
-        ways = [Deployment(next(self._epochs), way, line) for way in plan.ways]
+        local = all(is_loopback(member.address) for member in self._peers.members)
+        ways = [Deployment(next(self._epochs), way, line, is_local=local) for way in plan.ways]
         for deployment in ways:
             deployment.ways = tuple(ways)
             self.deployments[deployment.epoch] = deployment

@@ -116,6 +116,12 @@ BROKEN = {
     "not a number": (_sample([float("nan")]), "take 'nan' seconds"),
     "infinite": (_sample([float("inf")]), "take 'inf' seconds"),
     "a text": (_sample(["1"]), "take \"'1'\" seconds"),
+    "coding": (_set("coding_s_per_byte", [1e-9]), "coding_s_per_byte' is '[1e-09]', not two finite times"),
+    "one end of it": (
+        _set("coding_s_per_byte", {"fp16": [1e-9]}),
+        "'fp16' is '[1e-09]', not two finite times",
+    ),
+    "less than none": (_set("coding_s_per_byte", {"int8": [0, -1]}), "'int8' is '[0, -1]', not two finite"),
     "true": (_sample([True]), "take 'True' seconds"),
 }
 

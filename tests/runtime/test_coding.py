@@ -11,7 +11,7 @@ from distredge.graph.rows import Rows
 from distredge.plan.execution import TensorInfo, Transfer
 from distredge.plan.wire import FP16, INT8, LOSSLESS, RAW
 from distredge.runtime.coding import Coded, check_rows, decode_rows, encode_rows
-from distredge.runtime.outgoing import ENDS, GRACE_S, HOPED_BYTES_PER_S, TRY_AGAIN, Worth
+from distredge.runtime.outgoing import ENDS, GRACE_S, HOPED_BYTES_PER_S, REPORTS, TRY_AGAIN, Worth
 
 INFO = TensorInfo("float32", (1, 3, 8, 5), 2)
 ROWS = Rows(2, 6)
@@ -149,6 +149,17 @@ def test_a_fast_link_is_never_tried() -> None:
     worth.sent(SIZE)
     worth.arrived(SIZE / HOPED_BYTES_PER_S * ENDS)
     assert not any(worth.ask() for _ in range(2 * TRY_AGAIN))
+
+
+def test_one_quick_message_shows_what_the_link_can_do() -> None:
+    worth = Worth(SIZE)
+    worth.sent(SIZE)
+    for seconds in (0.16, 0.16, 0.003, 0.16, 0.16):
+        worth.arrived(seconds)
+    assert not worth.ask()
+    for _ in range(REPORTS):
+        worth.arrived(0.16)
+    assert worth.ask()
 
 
 def test_latency_is_no_reason_to_pack() -> None:

@@ -42,6 +42,9 @@ def test_measured_profile_is_complete_and_can_be_priced(model: Model, tmp_path: 
     again = load_profile(tmp_path / "p.json")
     again.check(model.graph, threads=1)
     assert again.boundary_fixed_s == profile.boundary_fixed_s
+    assert again.coding_s_per_byte == profile.coding_s_per_byte
+    assert sorted(again.coding_s_per_byte) == ["fp16", "int8"]
+    assert all(1e-11 < end < 1e-7 for ends in again.coding_s_per_byte.values() for end in ends)
     total = 0.0
     for nodes in again.segments:
         table = again.table(nodes, segment_rows(model.graph, nodes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,10 @@ from distredge.cli import main
 from distredge.errors import InputError
 from distredge.graph import zoo
 from distredge.plan.execution import REQUESTER
+from distredge.runtime import hosted, rollout
 from distredge.runtime.launcher import LocalPeers
+from distredge.runtime.outgoing import REPORTS
+from distredge.runtime.peer import Peer, PeerSettings
 from distredge.runtime.reference import WholeModel, difference, random_feed
 from distredge.runtime.session import InferenceSession
 
@@ -52,15 +56,34 @@ def sent_bytes(session: InferenceSession) -> int:
     return sum(each.bytes for each in session.trace() if each.what == "transfer" and each.id in named)
 
 
-def test_peers_pack_when_they_hear_that_a_link_is_slow(peers: LocalPeers) -> None:
-    with open_session(peers) as session:
+@pytest.fixture
+def distant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Two peers in threads of this process that take the loopback for a network; their hosts file."""
+    for module in (hosted, rollout):
+        monkeypatch.setattr(module, "is_loopback", lambda address: False)
+    made = [Peer(PeerSettings("tcp://127.0.0.1:0", f"peer{at}", 1)) for at in range(2)]
+    threads = [threading.Thread(target=peer.serve) for peer in made]
+    for thread in threads:
+        thread.start()
+    lines = [f"[provider:{peer.name}]\naddress = {peer.address.removeprefix('tcp://')}\n" for peer in made]
+    (tmp_path / "hosts.ini").write_text("".join(lines))
+    yield tmp_path / "hosts.ini"
+    for peer, thread in zip(made, threads, strict=True):
+        peer.stop()
+        thread.join()
+        peer.close()
+
+
+def test_peers_pack_when_they_hear_that_a_link_is_slow(distant: Path) -> None:
+    with InferenceSession(source(), hosts=distant, policy="equal") as session:
         plain, before = session.run(None, feed()), sent_bytes(session)
         client = session._client
         (deployment,) = [d for d in client._rollout.deployments.values() if d.plan is session.plan]
-        client._rollout.take_transits(0), client._rollout.take_transits(1)
-        for transfer in session.plan.transfers:
-            deployment.arrived(transfer.id, 5.0)
-        client._send_pings()
+        for _ in range(REPORTS):
+            client._rollout.take_transits(0), client._rollout.take_transits(1)
+            for transfer in session.plan.transfers:
+                deployment.arrived(transfer.id, 5.0)
+            client._send_pings()
         session.run(None, feed())
         assert sent_bytes(session) < 0.8 * before
         packed = session.run(None, feed())
@@ -76,6 +99,13 @@ def test_answers_and_bytes(peers: LocalPeers, wire: str, error: float) -> None:
         assert (found.relative > 1e-5) == (wire != "raw")
         between = [t for t in session.plan.transfers if REQUESTER not in (t.source, t.target)]
         assert sent_bytes(session) == sum(map(session.plan.sent_bytes, between))
+
+
+def test_nothing_is_packed_within_a_machine(peers: LocalPeers) -> None:
+    with open_session(peers) as session:
+        (deployment,) = session._client._rollout.deployments.values()
+        assert {t.coding for t in session.plan.transfers} == {"lossless"}
+        assert not deployment.outgoing.worth
 
 
 def test_a_wire_that_is_none(peers: LocalPeers) -> None:
