@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 ENGINE ?= $(if $(filter x86_64,$(shell uname -m)),gpu,cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-hosts backend hostile check docs format bench bench-planning bench-agreement faults chaos soak clean
+.PHONY: help setup demo test test-hosts backend hostile check docs format bench bench-planning bench-agreement bench-wire faults chaos soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ bench-planning: $(STAMP) ## compare policies over the grid; tables and picture i
 
 bench-agreement: $(STAMP) ## as root: predicted against measured latency on emulated hosts; table into docs/benchmarks.md
 	@$(PY) -m benchmarks.agreement --docs
+
+bench-wire: $(STAMP) ## as root: what coding rows on the wire gains over slow links; tables into docs/benchmarks.md (12 minutes)
+	@$(PY) -m benchmarks.wire --docs
 
 SEEDS ?= 20000
 faults: $(STAMP) ## run the state machines on a virtual clock SEEDS=20000 times, with everything going wrong

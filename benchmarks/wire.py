@@ -49,7 +49,7 @@ SLOW = Network((Link(LINK_MBPS, LINK_MBPS, 0.0, 1.5e-4),) * len(SHARES), Link(10
 """What plans are found for. A message costs 0.12 ms at either end here, and its packets take their time."""
 PROFILE_S = 20.0
 DEPTHS = 4
-SECTION, MADE_BY = "wire", "sudo python -m benchmarks.wire"
+SECTION, MADE_BY = "wire", "sudo python -m benchmarks.wire --docs"
 RESULTS = Path(__file__).parent / "results" / "wire.json"
 
 
