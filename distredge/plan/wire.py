@@ -57,13 +57,15 @@ def check_wire(wire: object) -> str:
 def coding_of(graph: Graph, name: str, wire: str) -> str:
     """How a tensor's rows travel under a choice.
 
-    Only floats are touched. Never rounded are the model's outputs, since nothing behind them would even the
-    error out, partial results of a reduction, and small tensors.
+    Only floats are touched. Never rounded are the model's inputs (a picture as float32 has few values: packed it
+    is smaller than as half floats, and as uint8 smaller still) and outputs, partial results of a reduction, and
+    small tensors.
     """
     tensor = graph.tensors[name]
     if wire == RAW or tensor.dtype not in FLOATS or tensor.dynamic:
         return RAW
-    kept = name in graph.outputs or tensor.partial_of is not None or tensor.total_bytes < SMALL_BYTES
+    kept = name in (*graph.inputs, *graph.outputs) or tensor.partial_of is not None
+    kept = kept or tensor.total_bytes < SMALL_BYTES
     as_it_is = wire == EXACT or (wire == FP16 and tensor.dtype == "float16")
     return LOSSLESS if as_it_is or kept else wire
 

@@ -109,8 +109,7 @@ def _send(g: Packed, w: Work, tensor: int, rows: int, source: int, maker: int, p
     w.sent[sent].task = task
     w.sent[sent].bytes = rows * g.tensor[tensor].sent_row + g.tensor[tensor].sent_beside
     if g.tensor[tensor].rounded > 0.0:
-        if source < g.devices:
-            w.task[maker].seconds += g.device[source].round_s * rows * g.tensor[tensor].rounded
+        w.task[maker].seconds += g.device[source].round_s * rows * g.tensor[tensor].rounded
         w.task[task].seconds += g.device[peer].restore_s * rows * g.tensor[tensor].rounded
     w.sent[sent].next = -1
     w.task[task].missing += 1
