@@ -58,7 +58,7 @@ def coding_of(graph: Graph, name: str, wire: str) -> str:
     """How a tensor's rows travel under a choice.
 
     Only floats are touched. Never rounded are the model's inputs (a picture as float32 has few values: packed
-    it is smaller than as half floats, and as uint8 smaller still), its outputs, partial results of reductions,
+    it is smaller than as half floats, and as uint8 smaller still) and outputs, partial results of reductions,
     and small tensors.
     """
     tensor = graph.tensors[name]
