@@ -97,5 +97,5 @@ def test_plans_that_do_not_say_it_right_are_refused() -> None:
     with pytest.raises(StrategyError, match="transfer 0 of float32 cannot be coded as 'zip'"):
         replace(made, transfers=(wrong, *made.transfers[1:])).validate()
     info = replace(made.tensors[wrong.tensor], dtype="uint8")
-    with pytest.raises(StrategyError, match="transfer 0 of uint8 cannot be coded as 'int8'"):
+    with pytest.raises(StrategyError, match="transfer 0 of uint8 cannot be coded as 'lossless'"):
         replace(made, tensors={**made.tensors, wrong.tensor: info}).validate()
