@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from distredge.commands.options import model_source, named_input_shapes, parse_input_shapes
     from distredge.commands.progress import progress
     from distredge.graph.importer import load_model, model_inputs
+    from distredge.plan.objective import Objective
     from distredge.plan.wire import ROUNDED
     from distredge.runtime.feeds import check_feed
     from distredge.runtime.inputs import check_output, read_arrays, read_picture, write_outputs
@@ -130,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"view {session.view_url}", file=sys.stderr, flush=True)
         outputs, facts = measure(session, feed, args.frames, args.in_flight, partial(show, "frames"))
         wire = session.wire
-    policy = args.plan or args.policy or args.objective
+    policy = args.plan or args.policy or Objective.parse(args.objective).policy
     facts = {"model": args.model, "policy": policy, "wire": wire, **facts}
     wrong = False
     if args.check or wire in ROUNDED:

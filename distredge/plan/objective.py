@@ -29,6 +29,11 @@ class Objective:
         """Whether more than one frame alone counts."""
         return self.wants_rate or self.rate > 0
 
+    @property
+    def policy(self) -> str:
+        """Who decides, where nobody is named: `auto` is the only one that looks at objectives of a stream."""
+        return "auto" if self.is_of_stream else "proportional"
+
     @classmethod
     def parse(cls, text: str) -> Objective:
         """`latency`, `throughput`, or `latency-at-rate=` and images per second.

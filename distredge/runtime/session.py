@@ -126,7 +126,7 @@ class InferenceSession:
         del sess_options, providers, provider_options
         wanted = Objective.parse(objective)
         if policy is None:
-            policy = "auto" if wanted.is_of_stream else "proportional"
+            policy = wanted.policy
         check_arguments(model, local_peers, policy, plan, seed, budget_s)
         if local_peers is not None and hosts is not None:
             raise InputError("give local_peers or hosts, not both")
