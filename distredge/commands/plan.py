@@ -156,8 +156,12 @@ def _settings(args: argparse.Namespace, problem: PlanningProblem, progress: obje
     from distredge.plan.policy import get_policy
 
     if args.policy == "osds":
-        settings: dict[str, object] = {"as_in_paper": args.as_in_paper, "progress": progress}
-        return settings | ({"actor": _trained(args.actor, problem)} if args.actor else {})
+        settings: dict[str, object] = {"progress": progress}
+        if args.as_in_paper:
+            settings["as_in_paper"] = True
+        if args.actor:
+            settings["actor"] = _trained(args.actor, problem)
+        return settings
     if args.actor:
         return {"others": (get_policy("osds", actor=_trained(args.actor, problem)),)}
     return {}
