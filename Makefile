@@ -60,8 +60,9 @@ format: $(STAMP) ## put imports and formatting in order
 	@$(PY) -m ruff check --fix-only --quiet .
 	@$(PY) -m ruff format .
 
-bench: $(STAMP) ## measure throughput and overhead; tables into benchmarks/results/
+bench: $(STAMP) ## measure overhead, latency and throughput; results and tables (ten minutes)
 	@$(PY) -m benchmarks
+	@$(PY) -m benchmarks.latency --docs
 	@$(PY) -m benchmarks.streaming --docs
 
 bench-planning: $(STAMP) ## compare policies over the grid; tables and picture into docs/benchmarks.md (40 minutes)

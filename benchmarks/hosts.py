@@ -97,7 +97,7 @@ class Controller:
         model, size = self.profile(name, budget_s)
         words = [str(model), "--hosts", str(self.measured), "--json", "--input-shape", size]
         advice = json.loads(self._run("-m", "distredge", "advise", *words))
-        compare = ["compare", *words, "--measure", "--rounds", str(rounds)]
+        compare = ["compare", *words, "--measure", "--rounds", str(rounds), "--wire", "raw"]
         rows = json.loads(self._run("-m", "distredge", *compare))
         for row in rows:
             if "measured_latency_s" in row:

@@ -13,7 +13,8 @@ HEADING = """## Measured on four hosts
 
 A [testbed](design/testbed.md) on one machine: CPU shares 0.6, 0.4, 0.3, 0.2; links of 200, 100, 100, 50
 Mbit/s; the requester at 1,000. `sudo python -m benchmarks.hosts` makes it, deploys, profiles, compares and
-writes this section: medians of single frames, all policies interleaved in several rounds. *Error* is that of
+writes this section: medians of single frames, all policies interleaved in several rounds, rows never packed
+(`--wire raw`: what packing saves depends on the data, and is not predicted). *Error* is that of
 the simulator, by what `fab profile` has just measured. *auto / it*: how many times as fast `auto` was,
 measured. `offload` is the best single host; *advised*: how many times as fast as that host all of them
 together would be by `distredge advise`, before anything ran.

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+from benchmarks.local import MODELS, PEERS, model_and_feed, spread
 from benchmarks.sections import table, write_section
-from distredge.graph import zoo
-from distredge.graph.importer import Model, load_model
-from distredge.runtime.reference import WholeModel, random_feed
+from distredge.runtime.reference import WholeModel
 from distredge.runtime.session import InferenceSession
 
 RESULTS = Path(__file__).parent / "results" / "streaming.json"
-MODELS = {"vgg16-body": None, "vgg16": None, "resnet50": None, "pp-ocrv6-det": (1, 3, 960, 960)}
-PEERS, IN_FLIGHT = 2, 4
+IN_FLIGHT = 4
 
 
 def main() -> None:
@@ -46,9 +43,7 @@ def main() -> None:
 
 def measured(name: str, rounds: int, turn_s: float) -> dict[str, Any]:
     """One model: images per second of every turn, by contender."""
-    model = _model(name)
-    inputs = {n: model.graph.tensors[n] for n in model.graph.inputs}
-    feed = random_feed({n: (t.shape, t.dtype) for n, t in inputs.items()}, 0)
+    model, feed = model_and_feed(name)
     whole = WholeModel(model.source, PEERS)
     rates: dict[str, list[float]] = {"onnxruntime": [], "distredge": []}
     with InferenceSession(model, local_peers=PEERS, objective="throughput") as session:
@@ -79,23 +74,11 @@ def _rate(run: Callable[[int], None], frames: int) -> float:
     return frames / (time.perf_counter() - begin)
 
 
-def _model(name: str) -> Model:
-    shape = MODELS.get(name)
-    proto = zoo.get(name).build(None, 0)
-    return load_model(
-        proto.SerializeToString(), None if shape is None else {proto.graph.input[0].name: shape}
-    )
-
-
-def _spread(values: list[float], digits: int = 2) -> str:
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
 def _line(row: dict[str, Any]) -> str:
     rates = row["images_per_second"]
     return (
-        f"{row['model']:<14} onnxruntime {_spread(rates['onnxruntime'])}, distredge "
-        f"{_spread(rates['distredge'])} images/s over {row['ways']} ways; ratio {_spread(row['ratios'], 3)}"
+        f"{row['model']:<14} onnxruntime {spread(rates['onnxruntime'])}, distredge "
+        f"{spread(rates['distredge'])} images/s over {row['ways']} ways; ratio {spread(row['ratios'], 3)}"
     )
 
 
@@ -103,10 +86,10 @@ def _section(rows: list[dict[str, Any]]) -> str:
     lines = [
         (
             row["model"],
-            _spread(row["images_per_second"]["onnxruntime"]),
-            _spread(row["images_per_second"]["distredge"]),
+            spread(row["images_per_second"]["onnxruntime"]),
+            spread(row["images_per_second"]["distredge"]),
             str(row["ways"]),
-            _spread(row["ratios"], 3),
+            spread(row["ratios"], 3),
         )
         for row in rows
     ]
