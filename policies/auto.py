@@ -16,6 +16,7 @@ from policies.coedge import CoEdge
 from policies.deeperthings import DeeperThings
 from policies.deepthings import DeepThings
 from policies.equal import Equal
+from policies.large import MOST, among, for_all, strongest
 from policies.lcpss import LCPSS
 from policies.mednn import MeDNN
 from policies.modnn import MoDNN
@@ -57,6 +58,8 @@ class Auto:
     With the default budget it is never behind a baseline; a budget of a few milliseconds may end before all
     of them have been asked. With half a minute or more `osds` learns, if it is installed, before the search.
 
+    Of more than two dozen devices it plans for the strongest, and says which.
+
     For a stream the answers are only a beginning: `Streaming` also deals whole frames out, to single devices
     and to groups that split them.
 
@@ -83,7 +86,10 @@ class Auto:
         Raises:
             PolicyError: the model does not fit into memory.
         """
-        return _Asking(self, problem).run()
+        if len(problem.devices) <= MOST or problem.objective.is_of_stream:
+            return _Asking(self, problem).run()
+        chosen = strongest(problem)
+        return for_all(_Asking(self, among(problem, chosen)).run(), problem, chosen)
 
 
 class _Asking:

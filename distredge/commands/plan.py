@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from distredge.plan.strategy import Strategy
 
 
+MANY = 24
+"""Devices of which those without rows are not listed."""
+
+
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "plan",
@@ -224,7 +228,7 @@ def _text(row: Comparison, cluster: Cluster) -> str:
     ]
     if row.why:
         lines.append(f"  {row.why}")
-    elif row.winner and row.winner != row.policy:
+    if row.winner and row.winner != row.policy and not row.objective.is_of_stream:
         lead = f", {row.lead - 1:.1%} faster than the next" if row.lead else ""
         lines.append(f"  the strategy is that of {row.winner}{lead}")
     lines += _verdicts(row)
@@ -254,6 +258,8 @@ def _rows(strategy: Strategy, names: Sequence[str]) -> list[str]:
     order = run_order(strategy.part_devices)
     table = [["volume", *(str(volume) for volume in range(len(strategy.splits)))]]
     for device, name in enumerate(names):
+        if len(names) > MANY and device not in busy:
+            continue
         mine = [at for at in order if strategy.part_devices[at] == device]
         sizes = ([split.part(at).size for at in mine] for split in strategy.splits)
         table.append([name, *("+".join(str(size) for size in each if size) or "0" for each in sizes)])

@@ -40,7 +40,7 @@ class Comparison:
         latencies_s: of those it chose among.
         objective: what was asked for.
         rates: images per second of those it chose among, where the objective is of a stream.
-        why: what speaks for the winner, likewise.
+        why: what speaks for the winner, likewise; or why devices were left out.
         best_device, best_device_images_per_second: the device that gives most alone, and how much, likewise.
         replicate_images_per_second: of frames dealt out whole to all devices, likewise.
         strategy: what it decided.
@@ -114,10 +114,11 @@ class Comparison:
             "bound_s": self.bound_s,
             "gap": self.gap,
         }
+        if self.why:
+            row["why"] = self.why
         if self.objective.is_of_stream:
             row |= {
                 "objective": str(self.objective),
-                "why": self.why,
                 "rates": dict(self.rates),
                 "best_device": self.best_device,
                 "best_device_images_per_second": self.best_device_images_per_second,

@@ -88,7 +88,7 @@ class Decision:
         latencies_s: simulated latency of each strategy it chose among, by policy; with `infinity` for those
             that could not decide.
         rates: simulated images per second of each, where the objective is of a stream.
-        why: what speaks for the winner, where the objective is of a stream.
+        why: what speaks for the winner, where the objective is of a stream; or why devices were left out.
     """
 
     strategy: Strategy
