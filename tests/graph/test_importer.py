@@ -123,7 +123,7 @@ def check_graph(model: Model) -> None:
             if (
                 tensor is not None
                 and tensor.row_axis is not None
-                and node.rule.kind not in ("barrier", "combine")
+                and node.rule.kind not in ("barrier", "combine", "features")
             ):
                 assert axis == tensor.row_axis
             if tensor is not None and axis is not None:

@@ -22,7 +22,7 @@ from distredge import __version__
 from distredge.errors import PeerError, PeerLostError, PeerTimeoutError, ProtocolError
 from distredge.graph.importer import load_model
 from distredge.plan.compile import compile_plan
-from distredge.protocol.messages import Hello, Welcome, encode
+from distredge.protocol.messages import VERSION, Hello, Welcome, encode
 from distredge.runtime.launcher import LocalPeers
 from distredge.runtime.session import InferenceSession
 from distredge.runtime.transport import bind_router, is_readable, receive, send
@@ -203,7 +203,7 @@ def test_a_peer_of_another_version_is_named_with_both(cache: Path, tmp_path: Pat
 def test_a_peer_of_another_protocol_is_named(cache: Path, tmp_path: Path) -> None:
     import msgpack
 
-    with FakePeer(header=msgpack.packb([2, "welcome", 1, "new", "9.0", 0.0, "more"])) as fake:
+    with FakePeer(header=msgpack.packb([VERSION + 1, "welcome", 1, "new", "9.0", 0.0, "more"])) as fake:
         hosts = hosts_file(tmp_path / "hosts.ini", fake.address.removeprefix("tcp://"))
         with pytest.raises(ProtocolError, match=r"peer host0 .* speaks another protocol version"):
             InferenceSession(chain(), hosts=hosts, cache_dir=cache)

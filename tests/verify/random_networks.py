@@ -56,3 +56,20 @@ def random_network(seed: int) -> tuple[ModelBuilder, list[str]]:
     fitting = sorted(b.name for b in BLOCKS.values() if b.opsets[0] <= opset <= b.opsets[1])
     names = [choose.choice(fitting) for _ in range(choose.randint(3, 6))]
     return network(names, opset=opset, seed=seed, batch=choose.choice([1, 1, 1, 2])), names
+
+
+def fully_connected(seed: int, opset: int = 17) -> ModelBuilder:
+    """A map, three layers with several things between them, and an output of each kind."""
+    choose, net = random.Random(seed), ModelBuilder(opset, seed)
+    x = net.add(
+        "MaxPool", net.relu(net.conv(net.input(1, 3, 12, 6), 4, 3)), kernel_shape=[2, 2], strides=[2, 2]
+    )
+    x = net.add("Flatten", x)
+    wide = choose.choice([100, 128, 300])
+    x = net.relu(net.add("Gemm", x, net.weights(wide, net.shape(x)[1]), net.weights(wide), transB=1))
+    x = net.add("BatchNormalization", x, *(net.positive(wide) for _ in range(4)))
+    y = net.add("Gemm", x, net.weights(wide, 65), net.weights(1, 65), alpha=0.5)
+    x = net.add("Add", net.add("MatMul", x, net.weights(wide, 200)), net.weights(200))
+    x = net.add("Tanh", x)
+    net.output(y, x, net.add("Softmax", net.add("Gemm", x, net.weights(130, 200), net.scalar(0.3), transB=1)))
+    return net

@@ -11,7 +11,7 @@ from distredge.graph import features
 from distredge.graph.importer import Model, load_model
 from tests.models import ModelBuilder
 from tests.verify.blocks import BLOCKS, Block
-from tests.verify.random_networks import network, random_network
+from tests.verify.random_networks import fully_connected, network, random_network
 
 SEEDS = range(3)
 
@@ -38,23 +38,6 @@ def test_block(block: Block, seed: int) -> None:
         assert outcome.max_rel_error < 1e-6
 
 
-def fully_connected(seed: int, opset: int = 17) -> ModelBuilder:
-    """A map, three layers with several things between them, and an output of each kind."""
-    choose, net = random.Random(seed), ModelBuilder(opset, seed)
-    x = net.add(
-        "MaxPool", net.relu(net.conv(net.input(1, 3, 12, 6), 4, 3)), kernel_shape=[2, 2], strides=[2, 2]
-    )
-    x = net.add("Flatten", x)
-    wide = choose.choice([100, 128, 300])
-    x = net.relu(net.add("Gemm", x, net.weights(wide, net.shape(x)[1]), net.weights(wide), transB=1))
-    x = net.add("BatchNormalization", x, *(net.positive(wide) for _ in range(4)))
-    y = net.add("Gemm", x, net.weights(wide, 65), net.weights(1, 65), alpha=0.5)
-    x = net.add("Add", net.add("MatMul", x, net.weights(wide, 200)), net.weights(200))
-    x = net.add("Tanh", x)
-    net.output(y, x, net.add("Softmax", net.add("Gemm", x, net.weights(130, 200), net.scalar(0.3), transB=1)))
-    return net
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_layers_by_features(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "LARGE_BYTES", 0)
@@ -62,7 +45,7 @@ def test_layers_by_features(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, outcome = checked(net.build(), peers=2 + seed, strategies=6, seed=seed)
     assert [model.graph.nodes[i].op_type for i in sorted(model.graph.tail)] == ["Softmax"]
     assert sum(node.rule.kind == "features" for node in model.graph.nodes) == 4
-    assert outcome.max_rel_error < 1e-6
+    assert outcome.max_rel_error < 2e-6
 
 
 def test_blocks_have_all_rules(monkeypatch: pytest.MonkeyPatch) -> None:
