@@ -17,6 +17,7 @@ import zmq.auth
 
 from distredge.cluster.hosts import Cluster
 from distredge.cluster.keys import CONTROLLER, keys_dir
+from distredge.files import written_whole
 
 # Runs in a host's own environment, which has pyzmq; prints the public certificate.
 MAKE_KEYS = """
@@ -56,7 +57,8 @@ def remember_key(cluster: Cluster, host: str, certificate: str) -> None:
     """Keeps a host's public certificate."""
     folder = keys_dir(cluster) / "hosts"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (folder / f"{host}.key").write_text(certificate)
+    with written_whole(folder / f"{host}.key") as part:  # other hosts' threads read it meanwhile
+        part.write_text(certificate)
 
 
 def forget_key(cluster: Cluster, host: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from distredge.plan.strategy import SplitDecision, Strategy, run_order
+from distredge.plan.strategy import SplitDecision, Strategy, joined_ends
 
 LANES = 3
 """Of a device that has several: two at its borders, and one between."""
@@ -42,12 +42,9 @@ def without_idle_lanes(strategy: Strategy, price: Callable[[Strategy], float], r
 
 def _joined(strategy: Strategy, volume: int, device: int) -> Strategy:
     """The strategy with all rows of a device in one volume in the lane that it runs last."""
-    lanes = strategy.lanes
-    last = {lanes[at]: at for at in run_order(lanes)}[device]
-    first, end = lanes.index(device), lanes.index(device) + lanes.count(device)
-    bounds = list(strategy.splits[volume].bounds)
-    for at in range(first + 1, end):
-        bounds[at] = bounds[first] if at <= last else bounds[end]
+    lanes, ends = strategy.lanes, joined_ends(strategy.lanes)
+    old = strategy.splits[volume].bounds
+    new = (old[ends[at]] if lane == device else old[at] for at, lane in enumerate(lanes))
     splits = list(strategy.splits)
-    splits[volume] = SplitDecision(tuple(bounds))
+    splits[volume] = SplitDecision((*new, old[-1]))
     return replace(strategy, splits=tuple(splits))

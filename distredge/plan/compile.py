@@ -100,9 +100,9 @@ class _Compiler:
     def __init__(self, graph: Graph, strategy: Strategy, devices: tuple[str, ...], wire: str) -> None:
         self.graph = graph
         self.wire = wire
-        self.strategy = strategy
         self.devices = devices
         self.volumes = check_strategy(graph, strategy, len(devices))
+        self.strategy = strategy.joined(at for at, volume in enumerate(self.volumes) if volume.reduces)
         self.tasks: list[Task] = []
         self.transfers: list[Transfer] = []
         self.parts: dict[str, PartSpec] = {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
@@ -94,7 +94,8 @@ class Strategy:
             volume.
         lanes: device of each part, from the top, where devices compute their rows in several parts, one
             after the other, so that rows travel meanwhile: never falling, and each device at least once.
-            Empty: part i is device i's. A lane without rows in a volume is not there in it.
+            Empty: part i is device i's. A lane without rows in a volume is not there in it. A plan joins a
+            device's lanes in volumes with a reduction over rows (`Volume.reduces`).
         beside: other strategies for the same devices that whole frames of a stream may take instead: each
             frame goes to the one that will be done first. A frame alone takes this one. They have none
             beside themselves.
@@ -133,6 +134,15 @@ class Strategy:
         ends = [bisect_right(self.lanes, device) for device in range(self.devices)]
         splits = tuple(SplitDecision((0, *(split.bounds[end] for end in ends))) for split in self.splits)
         return Strategy(self.scheme, splits, self.tail_device)
+
+    def joined(self, volumes: Iterable[int]) -> Strategy:
+        """The same rows for each device, in these volumes all in the lane that it runs last."""
+        if not self.lanes:
+            return self
+        ends, splits = joined_ends(self.lanes), list(self.splits)
+        for at in volumes:
+            splits[at] = SplitDecision(tuple(splits[at].bounds[end] for end in ends))
+        return replace(self, splits=tuple(splits))
 
     def with_lanes(self, lanes: Sequence[int]) -> Strategy:
         """The same rows for each device, all in its last lane to be run; other lanes have none.
@@ -176,6 +186,17 @@ class Strategy:
 def are_lanes(lanes: Sequence[int], devices: int) -> bool:
     """Whether parts of these devices, from the top, are what `Strategy.lanes` may be."""
     return not lanes or (list(lanes) == sorted(lanes) and set(lanes) == set(range(devices)))
+
+
+def joined_ends(lanes: Sequence[int]) -> tuple[int, ...]:
+    """Per bound, which one stands in its place where each device has all its rows in the lane that it runs
+    last."""
+    last = {lanes[at]: at for at in run_order(lanes)}
+    found = [
+        bisect_left(lanes, device) if at <= last[device] else bisect_right(lanes, device)
+        for at, device in enumerate(lanes)
+    ]
+    return (*found, len(lanes))
 
 
 def run_order(owners: Sequence[int]) -> tuple[int, ...]:

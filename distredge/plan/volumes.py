@@ -23,6 +23,8 @@ class Volume:
         rows: rows of the reference; 1 without one.
         syncs: rowed tensors that a node of this same volume reads whole; each device must compute
             the rows it owns of them, and devices exchange these.
+        reduces: whether devices share a reduction over rows in it, each adding up its own. A device's lanes
+            are then one: sums of each lane would have to be sent, too.
     """
 
     nodes: tuple[int, ...]
@@ -31,6 +33,7 @@ class Volume:
     reference: str | None
     rows: int
     syncs: tuple[str, ...]
+    reduces: bool = False
 
 
 def is_sync_read(graph: Graph, node: int, position: int) -> bool:
@@ -103,6 +106,7 @@ def _volume(graph: Graph, nodes: tuple[int, ...]) -> Volume:
         reference=reference.name if reference else None,
         rows=reference.rows if reference else 1,
         syncs=tuple(syncs),
+        reduces=bool(reduced),
     )
 
 

@@ -102,6 +102,8 @@ def _volume(g: Packed, p: Program, v: int, w: Work, bounds: Ints, tail: int) -> 
         rows = p.volume[v].rows
         for share in range(p.volume[v].shares, p.volume[v + 1].shares):
             _cut(w, share, bounds, v, rows, p.share[share].rows, p.share[share].quantum, parts)
+        if p.volume[v].reduces == 1:
+            _join(g, p, v, w, parts)
     pubs, pubs_end = p.volume[v].pubs, p.volume[v + 1].pubs
     for pub in range(pubs, pubs_end):
         slot = p.pub[pub].slot
@@ -171,6 +173,14 @@ def _cut(w: Work, share: int, bounds: Ints, v: int, rows: int, height: int, quan
         bound = bounds[v, part]
         scaled = (2 * bound * height + rows * quantum) // (2 * rows * quantum) * quantum
         w.bounds[share, part] = height if bound == rows else min(height, scaled)
+
+
+@internal
+def _join(g: Packed, p: Program, v: int, w: Work, parts: int) -> None:
+    """`Strategy.joined`: in place, since a bound's stand-in is never one that has moved itself."""
+    for share in range(p.volume[v].shares, p.volume[v + 1].shares):
+        for part in range(parts):
+            w.bounds[share, part] = w.bounds[share, g.joined[part]]
 
 
 @inlined

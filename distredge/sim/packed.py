@@ -20,7 +20,7 @@ from distredge.graph.model import Graph
 from distredge.graph.rows import RowRule, Rows
 from distredge.plan.demand import Ownership, find_demand
 from distredge.plan.execution import _item_bytes
-from distredge.plan.strategy import SplitDecision, run_order
+from distredge.plan.strategy import SplitDecision, joined_ends, run_order
 from distredge.plan.volumes import Volume, is_sync_read
 from distredge.plan.wire import EXACT, ROUNDED, coding_of, sent_sizes
 from distredge.sim.fluid import link_rates
@@ -47,6 +47,7 @@ class Packed(NamedTuple):
     devices: int
     part_device: Ints  # rising
     run_order: Ints  # of parts
+    joined: Ints  # `joined_ends`
     body: Ints  # nodes that are not the tail's
     node: Records
     """edges, outs; reduces: the tensor that a partial reduction reads, or -1; seconds_at: offset in
@@ -165,7 +166,11 @@ def with_lanes(packed: Packed, lanes: Sequence[int]) -> Packed:
 
 
 def _lanes(lanes: Sequence[int]) -> dict[str, Any]:
-    return {"part_device": _ints(lanes), "run_order": _ints(run_order(lanes))}
+    return {
+        "part_device": _ints(lanes),
+        "run_order": _ints(run_order(lanes)),
+        "joined": _ints(joined_ends(lanes)),
+    }
 
 
 def _links(network: Network) -> dict[str, Any]:

@@ -35,9 +35,10 @@ class Program(NamedTuple):
     volume: Records
     """rows, stages, leads (1: nothing in it has rows, so its biggest part computes it), chain (1: each step
     reads the next one's rows, by a monotone rule, and nothing else); grain: rows by which a bound must move
-    to move any cut; alone (1: what a device computes and reads depends on no other volume's bounds); layout:
-    a number, new with every build; end, begin: its last node and its first place in `body`, as it was built;
-    steps, reads, pubs, shares, kepts, stage_at (its stages among those of all), slots."""
+    to move any cut; reduces (1: devices share a reduction, so lanes are joined); alone (1: what a device
+    computes and reads depends on no other volume's bounds); layout: a number, new with every build; end,
+    begin: its last node and its first place in `body`, as it was built; steps, reads, pubs, shares, kepts,
+    stage_at (its stages among those of all), slots."""
     share: Records
     """rows, quantum"""
     step: Records
@@ -71,7 +72,7 @@ def new_program(packed: Packed, volumes: int) -> Program:
         slot_tensor=np.zeros(tensors, dtype=np.int64),
         volume=records(
             volumes + 1,
-            "rows stages leads chain grain alone layout end begin "
+            "rows stages leads chain grain reduces alone layout end begin "
             "steps reads pubs shares kepts stage_at slots",
         ),
         share=records(tensors + nodes, "rows quantum"),
@@ -172,6 +173,7 @@ def _build_volume(g: Packed, p: Program, v: int, begin: int, stop: int, end: int
     p.volume[v + 1].shares = p.volume[v].shares
     p.volume[v + 1].kepts = p.volume[v].kepts
     p.volume[v].leads = 1
+    p.volume[v].reduces = 0
     p.volume[v].stages = 1
     for step in range(p.volume[v].steps, p.volume[v + 1].steps):
         p.step[step + 1].owns = p.step[step].owns
@@ -185,6 +187,7 @@ def _build_volume(g: Packed, p: Program, v: int, begin: int, stop: int, end: int
         while node >= 0:
             if g.node[node].reduces >= 0:
                 p.step[step].reduces = _share(g, p, v, g.node[node].reduces)
+                p.volume[v].reduces = 1
             if g.node[node].seconds_at >= 0:
                 p.cost[p.step[step + 1].costs] = g.node[node].seconds_at
                 p.step[step + 1].costs += 1

@@ -83,6 +83,19 @@ def test_random_lanes_make_whole_plans(name: str) -> None:
         assert all(t.source != t.target for t in plan.transfers)
 
 
+def test_a_device_adds_up_all_its_rows_before_it_sends_the_sum() -> None:
+    g = graph("excited")
+    strategy = Strategy(PartitionScheme(), (SplitDecision((0, 4, 8, 12, 18)),), lanes=(0, 0, 1, 1))
+    plan, plain = (compile_plan(g, each, names(2)) for each in (strategy, strategy.merged))
+    sums, expected = (
+        [(t.tensor, t.rows, t.source, t.target) for t in each.transfers if g.tensors[t.tensor].partial_of]
+        for each in (plan, plain)
+    )
+    assert sums == expected
+    assert len(sums) == 3  # both ways for the one inside, to the tail's device for the last
+    assert plan.strategy.splits[0].bounds == (0, 0, 8, 8, 18)
+
+
 def test_lanes_that_do_not_fit_are_refused() -> None:
     for lanes, why in (
         ((0, 1), "3 parts, there are 2 lanes"),

@@ -121,6 +121,15 @@ def test_lanes_of_one_device_are_its_rows() -> None:
     assert again.merged == strategy.merged
 
 
+def test_joined_lanes_are_the_last_one_to_run() -> None:
+    splits = SplitDecision((0, 1, 3, 5, 8, 9)), SplitDecision((0, 1, 2, 3, 4, 4))
+    strategy = Strategy(PartitionScheme(("a",)), splits, 1, (0, 0, 0, 1, 1))
+    joined = strategy.joined([0])
+    assert joined.splits == (SplitDecision((0, 0, 5, 5, 5, 9)), splits[1])
+    assert joined.splits[0] == strategy.merged.with_lanes(strategy.lanes).splits[0]
+    assert joined.merged == strategy.merged
+
+
 def test_lanes_at_borders_run_first() -> None:
     assert run_order((0, 0, 0, 0, 1, 2, 2)) == (0, 3, 1, 2, 4, 5, 6)
 
