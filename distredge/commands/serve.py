@@ -38,6 +38,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--threads", type=non_negative, default=1, help="in each local peer; 0 for all cores (default: 1)"
     )
     parser.add_argument(
+        "--in-flight",
+        type=positive,
+        default=4,
+        metavar="W",
+        help="frames of a model under way at once; further requests wait (default: 4)",
+    )
+    parser.add_argument(
         "--limit-mb", type=positive, default=256, metavar="MB", help="of one request (default: 256)"
     )
     return parser
@@ -78,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             )
             for name, file in files.items()
         }
-        models = Models(sessions, Metrics())
+        models = Models(sessions, Metrics(), args.in_flight)
         try:
             served, grpc_port = grpc_server(models, f"{args.bind}:{args.grpc_port}", limit_bytes=limit_bytes)
         except RuntimeError:

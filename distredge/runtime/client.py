@@ -60,7 +60,8 @@ BATCH = 64
 
 
 class Client:
-    """Connections to all peers of one session. Its methods are not for several threads at once.
+    """Connections to all peers of one session. Its methods are for one thread at a time, but for `is_over`,
+    `take` and the bell, which makes a thread in `pump` come back.
 
     Args:
         peers: in the order of the plans' devices.
@@ -73,6 +74,7 @@ class Client:
         lines: models and their plans; `pump` goes on with what is begun there.
         observer: told some times a second that the client has looked around, and when.
         busy_s: how long each peer has computed.
+        bell: to be rung by a thread that would like to use the client.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Client:
             raise
         self.lines = Lines(self.session, self._peers)
         self._frames, self._rollout = self.lines.frames, self.lines.rollout
+        self.bell = self._peers.bell
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -125,6 +128,10 @@ class Client:
     def is_over(self, frame: int) -> bool:
         """Whether a frame is answered, or will not be."""
         return self._frames.is_over(frame)
+
+    def take(self, frame: int) -> list[Array]:
+        """The outputs of a frame that is over; any thread may call it. Raises PeerError if it failed."""
+        return self._frames.take(frame)
 
     @property
     def times(self) -> Sequence[FrameTimes]:
@@ -204,15 +211,9 @@ class Client:
             PeerLostError: nobody is left to compute it.
             PeerError: a peer cannot compute it; other frames go on.
         """
-        self.wait_any([frame])
-        return self._frames.take(frame)
-
-    def wait_any(self, frames: Iterable[int]) -> int:
-        """One of these frames that is over; waits until there is one. Raises as `pump`, and PeerLostError."""
-        wanted = list(frames)
-        while not (done := [frame for frame in wanted if self.is_over(frame)]):
-            self.pump_for(wanted, TICK_S)
-        return done[0]
+        while not self.is_over(frame):
+            self.pump_for([frame], TICK_S)
+        return self.take(frame)
 
     def pump_for(self, frames: Iterable[int], timeout_s: float) -> None:
         """As `pump`, for somebody who waits for these frames. Raises as `wait`."""

@@ -17,6 +17,7 @@ from distredge.runtime.deployment import PeerAddress, Processes
 from distredge.runtime.keys import KeyPair
 from distredge.runtime.link import Link
 from distredge.runtime.transport import WATCH_SILENCE_MS
+from distredge.runtime.turns import Bell
 
 SILENCE_S = 4.0
 """A peer whose interpreter answers no ping for so long is lost, even if its connections stand."""
@@ -91,6 +92,7 @@ class Membership:
     processes: Processes | None = None
     own: KeyPair | None = None
     poller: zmq.Poller = field(default_factory=zmq.Poller)
+    bell: Bell = field(default_factory=Bell)
 
     def __post_init__(self) -> None:
         self.members: list[Member] = []
@@ -98,6 +100,7 @@ class Membership:
         """The members' `link`s."""
         self._by_socket: dict[Any, tuple[int, Link]] = {}
         self._complaints: list[_Complaint] = []
+        self.poller.register(self.bell.socket, zmq.POLLIN)
         for at, peer in enumerate(self.peers):
             link, watch = self._open(at, peer.name, peer.address)
             self.members.append(Member(peer.name, peer.address, link, watch))
@@ -150,6 +153,7 @@ class Membership:
             if polite:
                 member.link.send_message(Bye(self.session))
             self._shut(member, farewell=polite)
+        self.bell.close()
 
     def tell(self, devices: Sequence[int] | frozenset[int], message: Message) -> None:
         """To those of these peers that live."""
@@ -160,7 +164,11 @@ class Membership:
 
     def readable(self, timeout_s: float) -> list[tuple[int, Link]]:
         """Connections on which something waits, and whose."""
-        return [self._by_socket[socket] for socket, _ in self.poller.poll(int(1000 * timeout_s))]
+        ready = [socket for socket, _ in self.poller.poll(int(1000 * timeout_s))]
+        found = [self._by_socket[socket] for socket in ready if socket in self._by_socket]
+        if len(found) < len(ready):
+            self.bell.answer()
+        return found
 
     # ------------------------------------------------------------------ who is lost
 

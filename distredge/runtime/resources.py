@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from distredge.errors import DistrEdgeError
-from distredge.runtime.client import Client
+from distredge.runtime.client import TICK_S, Client
 from distredge.runtime.launcher import LocalPeers
+from distredge.runtime.turns import Turns
 from distredge.view.server import ViewServer
 
 KEEP_ALIVE_S = 0.5
@@ -21,7 +22,7 @@ class Resources:
         self.processes: LocalPeers | None = None
         self.client: Client | None = None
         self.view: ViewServer | None = None
-        self._lock, self._stopping = threading.Lock(), threading.Event()
+        self._turns, self._stopping = Turns(self._ring), threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
@@ -36,15 +37,44 @@ class Resources:
         Raises:
             DistrEdgeError: the session is closed.
         """
-        with self._lock:
+        with self._turns.alone():
             if self.client is None or self._stopping.is_set():
                 raise DistrEdgeError("the session is closed")
             yield self.client
 
+    def wait_any(self, frames: Collection[int]) -> int:
+        """One of these frames that is over, the first in their order; waits until there is one, while other
+        threads may work and wait as well.
+
+        Raises:
+            DistrEdgeError: as `Client.pump_for`, or the session is closed.
+        """
+        client = self.client
+        if client is None:
+            raise DistrEdgeError("the session is closed")
+        self._turns.wait(lambda: any(map(client.is_over, frames)), lambda: self._listen(client, frames))
+        return next(filter(client.is_over, frames))
+
+    def drop(self, frames: Collection[int]) -> None:
+        """Gives up frames, answered or not."""
+        if frames and not self.is_closed:
+            with self.working() as client:
+                for frame in frames:
+                    client.lines.drop(frame)
+
+    def _listen(self, client: Client, frames: Collection[int]) -> None:
+        if self._stopping.is_set():
+            raise DistrEdgeError("the session is closed")
+        client.pump_for(frames, TICK_S)
+
+    def _ring(self) -> None:
+        if self.client is not None:
+            self.client.bell.ring()
+
     def keep_alive(self) -> None:
         """Starts the thread that answers and asks for signs of life while the caller does other things."""
         assert self.client is not None
-        arguments = self.client, self._lock, self._stopping
+        arguments = self.client, self._turns, self._stopping
         self._thread = threading.Thread(target=_keep_alive, args=arguments, name="keep-alive", daemon=True)
         self._thread.start()
 
@@ -55,19 +85,18 @@ class Resources:
             self.view.close()
         if self._thread is not None:
             self._thread.join()
-        with self._lock:
+        with self._turns.alone():
             if self.client is not None:
                 self.client.close()
         if self.processes is not None:
             self.processes.close()
 
 
-def _keep_alive(client: Client, lock: threading.Lock, stopping: threading.Event) -> None:
+def _keep_alive(client: Client, turns: Turns, stopping: threading.Event) -> None:
     while not stopping.wait(KEEP_ALIVE_S):
-        if lock.acquire(blocking=False):
+        with turns.if_free() as free:
             try:
-                client.pump(0.0)
+                if free:
+                    client.pump(0.0)
             except DistrEdgeError:
                 return  # the client remembers it; the next call raises it
-            finally:
-                lock.release()

@@ -45,8 +45,8 @@ DEFAULT_PEERS = 2
 class InferenceSession:
     """One model, split over peers.
 
-    Local peers are processes that this object starts and ends. Calls from several threads are served one
-    after another. Use it as a context manager, or `close` it.
+    Local peers are processes that this object starts and ends. Several threads may call it at once: their
+    frames are under way together. Use it as a context manager, or `close` it.
 
     Args:
         model: an ONNX file, its bytes, or an imported model.
@@ -216,12 +216,12 @@ class InferenceSession:
         feed = check_feed(self._inputs, input_feed)
         with self._resources.working() as client:
             frame = client.lines.submit(self._sizes.line(feed), feed)
-            try:
-                outputs = client.wait(frame)
-            except BaseException:
-                client.lines.drop(frame)
-                raise
-        return _chosen(outputs, wanted)
+        try:
+            self._resources.wait_any([frame])
+        except BaseException:
+            self._resources.drop([frame])
+            raise
+        return _chosen(client.take(frame), wanted)
 
     # ------------------------------------------------------------------ beyond it
 

@@ -96,14 +96,13 @@ class Stream:
         return self._is_done()
 
     def _next_done(self) -> list[Array]:
-        with self._resources.working() as client:
-            frame = next(iter(self._pending)) if self._ordered else client.wait_any(self._pending)
-            outputs = client.wait(frame)
-            del self._pending[frame]
+        first = next(iter(self._pending))
+        frame = self._resources.wait_any([first] if self._ordered else self._pending)
+        client = self._resources.client
+        assert client is not None
+        outputs = client.take(frame)
+        del self._pending[frame]
         return outputs
 
     def _drop_all(self) -> None:
-        if self._pending and not self._resources.is_closed:
-            with self._resources.working() as client:
-                for frame in self._pending:
-                    client.lines.drop(frame)
+        self._resources.drop(self._pending)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -30,10 +31,14 @@ class Models:
     Args:
         sessions: by name.
         metrics: told of every request.
+        in_flight: how many frames of each are under way at once; requests for more wait.
     """
 
-    def __init__(self, sessions: Mapping[str, InferenceSession], metrics: Metrics) -> None:
+    def __init__(
+        self, sessions: Mapping[str, InferenceSession], metrics: Metrics, in_flight: int = 4
+    ) -> None:
         self._sessions, self.metrics = dict(sessions), metrics
+        self._room = {name: threading.BoundedSemaphore(in_flight) for name in sessions}
 
     @property
     def names(self) -> list[str]:
@@ -78,7 +83,8 @@ class Models:
         start, status = time.perf_counter(), "error"
         try:
             names = list(wanted) or [info.name for info in session.get_outputs()]
-            outputs = session.run(names, feed)
+            with self._room[name]:
+                outputs = session.run(names, feed)
             status = "ok"
         except InputError:
             status = "refused"
