@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,25 @@ def test_triton_gets_the_models_answer(triton: tuple[Any, Any]) -> None:
     (want,) = session.run(None, {"x0": feed})
     got = result.as_numpy(info["outputs"][0]["name"])
     np.testing.assert_allclose(got, want, atol=3e-5 * np.abs(want).max())
+
+
+def test_many_clients_at_once_each_get_their_own_answer(server: dict[str, str]) -> None:
+    session = onnxruntime.InferenceSession(chain(), providers=["CPUExecutionProvider"])
+    shape = session.get_inputs()[0].shape
+
+    def ask(seed: int) -> None:
+        feed = np.random.default_rng(seed).standard_normal(shape).astype("float32")
+        item = tritonclient.grpc.InferInput("x0", shape, "FP32")
+        item.set_data_from_numpy(feed)
+        with tritonclient.grpc.InferenceServerClient(server["grpc"]) as client:
+            result = client.infer("chain", [item])
+        (want,) = session.run(None, {"x0": feed})
+        np.testing.assert_allclose(
+            result.as_numpy(session.get_outputs()[0].name), want, atol=3e-5 * np.abs(want).max()
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(24)))
 
 
 def test_triton_sends_every_type(triton: tuple[Any, Any]) -> None:
