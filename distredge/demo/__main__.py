@@ -28,8 +28,8 @@ from distredge.sim.pricing import Pricer
 
 SHARES = (0.7, 0.5, 0.3)
 BASELINES = ("offload", "modnn", "mednn", "coedge", "deepthings", "deeperthings", "aofl")
-PROFILE_S, TRAINING_S, PLANNING_S = 8.0, 8.0, 2.0
-ROUNDS, WARM_UP, FRAMES = 2, 2, 3
+PROFILE_S, TRAINING_S, PLANNING_S = 6.0, 6.0, 2.0
+ROUNDS, WARM_UP, FRAMES = 2, 2, 2
 OUTPUT = Path("demo-output")
 
 
