@@ -1,8 +1,9 @@
-"""What benchmarks over local peers share: the models, a frame for each, and how figures are told."""
+"""What benchmarks over local peers share: models, a frame for each, turns, and how figures are told."""
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from distredge.graph import zoo
@@ -25,6 +26,20 @@ def model_and_feed(name: str) -> tuple[Model, dict[str, Any]]:
     return model, random_feed({n: (t.shape, t.dtype) for n, t in inputs.items()}, 0)
 
 
-def spread(values: list[float], digits: int = 2) -> str:
+def in_turn(rounds: int, turns: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """What every turn of each contender measured: they take turns, since machines are shared and noisy."""
+    found: dict[str, list[float]] = {name: [] for name in turns}
+    for _ in range(rounds):
+        for name, turn in turns.items():
+            found[name].append(turn())
+    return found
+
+
+def ratios(values: Sequence[float], beside: Sequence[float]) -> list[float]:
+    """Of turns side by side."""
+    return [a / b for a, b in zip(values, beside, strict=True)]
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
     """Median, smallest and largest."""
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"

@@ -16,11 +16,9 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from benchmarks.planning_grid import graph_of
-from benchmarks.sections import table, write_section
+from benchmarks.report import Report, Row
 from distredge.cluster.hosts import Cluster, Provider, Requester
 from distredge.control.problem import planning_problem
 from distredge.plan.policy import PlanningProblem, decide, get_policy
@@ -28,7 +26,6 @@ from distredge.sim.bound import lower_bound
 from distredge.sim.pricing import Pricer
 from policies.large import among, strongest
 
-RESULTS = Path(__file__).parent / "results" / "scale.json"
 SIZES = (16, 64, 256, 1024)
 TYPES = ("jetson-xavier", "jetson-tx2", "jetson-nano", "raspberry-pi-4")
 RATES_MBPS = (50.0, 100.0, 200.0, 300.0)
@@ -36,23 +33,15 @@ LONG_S, AMONG = 200.0, 48
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--models", default="vgg16-body,resnet50", help="of the zoo, by commas")
+    parser = REPORT.parser(__doc__, ("vgg16-body", "resnet50"))
     parser.add_argument("--long-s", type=float, default=LONG_S, help="of the search beside it; 0: none")
-    parser.add_argument("--docs", action="store_true", help="write the table into docs/benchmarks.md")
     parser.add_argument("--one", nargs=2, metavar=("MODEL", "SIZE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         print(json.dumps(planned(args.one[0], int(args.one[1]), args.long_s)))
         return
-    rows = []
-    for model in args.models.split(","):
-        for size in SIZES:
-            rows.append(_in_a_process(model, size, args.long_s))
-            print("  ".join(_cells(rows[-1])), flush=True)
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
-    if args.docs:
-        write_section("scale", "python -m benchmarks.scale --docs", _section(rows))
+    models = args.models.split(",")
+    REPORT.write((_in_a_process(m, size, args.long_s) for m in models for size in SIZES), docs=args.docs)
 
 
 def problem_of(model: str, size: int, seed: int = 0) -> PlanningProblem:
@@ -68,7 +57,7 @@ def problem_of(model: str, size: int, seed: int = 0) -> PlanningProblem:
     return planning_problem(graph_of(model), Cluster(f"{size} devices", requester, tuple(providers)))
 
 
-def planned(model: str, size: int, long_s: float) -> dict[str, Any]:
+def planned(model: str, size: int, long_s: float) -> Row:
     """One size: seconds from the problem to the plan, what it is worth, and the memory that it took."""
     decide(problem_of(model, 4), "auto")  # compiled code is loaded
     problem = problem_of(model, size)
@@ -109,14 +98,14 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _in_a_process(model: str, size: int, long_s: float) -> dict[str, Any]:
+def _in_a_process(model: str, size: int, long_s: float) -> Row:
     words = ["-m", "benchmarks.scale", "--one", model, str(size), "--long-s", str(long_s)]
     done = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: Row = json.loads(done.stdout)
     return found
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cells(row: Row) -> tuple[str, ...]:
     long_s = row["long_s"]
     return (
         row["model"],
@@ -130,16 +119,15 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _section(rows: list[dict[str, Any]]) -> str:
-    head = ("model", "devices", "used", "planning, s", "memory, MB", "ms", "alone / it", "over long")
-    return (
-        "## Many devices\n\n"
-        "`auto` with its usual two seconds on simulated clusters of all four synthetic types, links of 50 to "
-        "300 Mbit/s. *Planning* is the whole decision; *memory*, what the process grew by. *Over long*: "
-        f"latency over that of a search {LONG_S:g} s long among the {AMONG} strongest devices.\n\n"
-        f"{table(head, [_cells(row) for row in rows])}"
-    )
-
+REPORT = Report(
+    "scale",
+    "Many devices",
+    "`auto` with its usual two seconds on simulated clusters of all four synthetic types, links of 50 to "
+    "300 Mbit/s. *Planning* is the whole decision; *memory*, what the process grew by. *Over long*: "
+    f"latency over that of a search {LONG_S:g} s long among the {AMONG} strongest devices.",
+    ("model", "devices", "used", "planning, s", "memory, MB", "ms", "alone / it", "over long"),
+    _cells,
+)
 
 if __name__ == "__main__":
     main()

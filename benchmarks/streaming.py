@@ -7,45 +7,32 @@ slowest and fastest one.
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import repeat
-from pathlib import Path
-from typing import Any
 
-from benchmarks.local import MODELS, PEERS, model_and_feed, spread
-from benchmarks.sections import table, write_section
+from benchmarks.local import MODELS, PEERS, in_turn, model_and_feed, ratios, spread
+from benchmarks.report import Report, Row
 from distredge.runtime.reference import WholeModel
 from distredge.runtime.session import InferenceSession
 
-RESULTS = Path(__file__).parent / "results" / "streaming.json"
 IN_FLIGHT = 4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.streaming", description=__doc__)
-    parser.add_argument("--models", default=",".join(MODELS), help="of the zoo, by commas")
+    parser = REPORT.parser(__doc__, MODELS)
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contender (default: 5)")
     parser.add_argument("--turn-s", type=float, default=4.0, help="about how long a turn lasts (default: 4)")
-    parser.add_argument("--docs", action="store_true", help="write the table into docs/benchmarks.md")
     args = parser.parse_args()
-    rows = []
-    for name in args.models.split(","):
-        rows.append(measured(name, args.rounds, args.turn_s))
-        print(_line(rows[-1]), flush=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
-    if args.docs:
-        write_section("streaming", "python -m benchmarks.streaming --docs", _section(rows))
+    rows = (measured(name, args.rounds, args.turn_s) for name in args.models.split(","))
+    REPORT.write(rows, docs=args.docs)
 
 
-def measured(name: str, rounds: int, turn_s: float) -> dict[str, Any]:
+def measured(name: str, rounds: int, turn_s: float) -> Row:
     """One model: images per second of every turn, by contender."""
     model, feed = model_and_feed(name)
     whole = WholeModel(model.source, PEERS)
-    rates: dict[str, list[float]] = {"onnxruntime": [], "distredge": []}
     with InferenceSession(model, local_peers=PEERS, objective="throughput") as session:
 
         def alone(frames: int) -> None:
@@ -56,16 +43,13 @@ def measured(name: str, rounds: int, turn_s: float) -> dict[str, Any]:
             for _ in session.stream(repeat(feed, frames), IN_FLIGHT, ordered=True):
                 pass
 
-        contenders: dict[str, Callable[[int], None]] = {"onnxruntime": alone, "distredge": dealt}
         dealt(2 * IN_FLIGHT)
         alone(2)
         frames = max(2 * IN_FLIGHT, round(turn_s * _rate(alone, 3)))
-        for _ in range(rounds):
-            for contender, run in contenders.items():
-                rates[contender].append(_rate(run, frames))
+        turns = {"onnxruntime": partial(_rate, alone, frames), "distredge": partial(_rate, dealt, frames)}
+        rates = in_turn(rounds, turns)
         ways = len(session.plan.ways)
-    ratios = [a / b for a, b in zip(rates["distredge"], rates["onnxruntime"], strict=True)]
-    return {"model": name, "ways": ways, "frames": frames, "images_per_second": rates, "ratios": ratios}
+    return {"model": name, "ways": ways, "frames": frames, "images_per_second": rates}
 
 
 def _rate(run: Callable[[int], None], frames: int) -> float:
@@ -74,33 +58,19 @@ def _rate(run: Callable[[int], None], frames: int) -> float:
     return frames / (time.perf_counter() - begin)
 
 
-def _line(row: dict[str, Any]) -> str:
-    rates = row["images_per_second"]
-    return (
-        f"{row['model']:<14} onnxruntime {spread(rates['onnxruntime'])}, distredge "
-        f"{spread(rates['distredge'])} images/s over {row['ways']} ways; ratio {spread(row['ratios'], 3)}"
-    )
+def _cells(row: Row) -> tuple[str, ...]:
+    alone, dealt = (row["images_per_second"][name] for name in ("onnxruntime", "distredge"))
+    return row["model"], spread(alone), spread(dealt), str(row["ways"]), spread(ratios(dealt, alone), 3)
 
 
-def _section(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        (
-            row["model"],
-            spread(row["images_per_second"]["onnxruntime"]),
-            spread(row["images_per_second"]["distredge"]),
-            str(row["ways"]),
-            spread(row["ratios"], 3),
-        )
-        for row in rows
-    ]
-    head = ("model", "onnxruntime, 2 threads", "objective throughput, 2 peers", "ways", "ratio")
-    return (
-        "## Streams with objective throughput\n\n"
-        f"Images a second over two local peers of one thread each, {IN_FLIGHT} frames in flight, beside one "
-        "onnxruntime session of two threads, in turn: medians of the turns, and the slowest and fastest.\n\n"
-        f"{table(head, lines)}"
-    )
-
+REPORT = Report(
+    "streaming",
+    "Streams with objective throughput",
+    f"Images a second over two local peers of one thread each, {IN_FLIGHT} frames in flight, beside one "
+    "onnxruntime session of two threads, in turn: medians of the turns, and the slowest and fastest.",
+    ("model", "onnxruntime, 2 threads", "objective throughput, 2 peers", "ways", "ratio"),
+    _cells,
+)
 
 if __name__ == "__main__":
     main()
