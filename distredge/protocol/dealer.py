@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 WEIGHT = 0.2
-"""Of what was seen last, in a way's seconds per frame."""
+"""Of what was seen last, in a way's seconds per frame; more while few frames were seen."""
+COLD = 1
+"""Frames of a way that tell nothing of its speed: the first one runs in sessions that never ran before."""
 RETRY = 30.0
 """A way that lies idle for so many times its seconds per frame is tried again: it may be faster by now."""
 
@@ -16,14 +18,29 @@ class _Way:
     """What is known of one way.
 
     Attributes:
-        service_s: from one answer to the next while it is busy; None before the first one.
         since_s: when its oldest open frame came first in line; when it fell idle, if it has none.
+        service_s: from one answer to the next while it is busy; None before it is known.
+        answers: that `service_s` is made of, and the cold ones.
         open: frames that it has.
     """
 
     since_s: float
     service_s: float | None = None
+    answers: int = 0
     open: int = 0
+
+    def is_rested(self, now: float) -> bool:
+        """Whether it was idle for so long that it should be tried again."""
+        return not self.open and self.service_s is not None and now - self.since_s > RETRY * self.service_s
+
+    def rank(self, now: float) -> tuple[bool, float]:
+        """When it will have answered one more frame. A way that is not known gets one frame at once, and
+        no other one while there are ways that are known."""
+        if self.service_s is None:
+            return (True, self.open) if self.open else (False, now)
+        if self.open:
+            return False, max(self.since_s + self.service_s, now) + self.open * self.service_s
+        return False, now if self.is_rested(now) else now + self.service_s
 
 
 class Dealer:
@@ -40,13 +57,14 @@ class Dealer:
     def deal(self, ways: Sequence[int]) -> int:
         """The way of the next frame, which counts as open there; the first of equals."""
         now = self._clock()
-        known = [self._ways.setdefault(number, _Way(now)) for number in ways]
-        ranks = [_rank(way, now) for way in known]
-        at = ranks.index(min(ranks))
-        if not known[at].open:
-            known[at].since_s = now
-        known[at].open += 1
-        return ways[at]
+        number = min(ways, key=lambda number: self._ways.setdefault(number, _Way(now)).rank(now))
+        way = self._ways[number]
+        if way.is_rested(now):
+            way.answers = COLD  # what it was counts no more
+        if not way.open:
+            way.since_s = now
+        way.open += 1
+        return number
 
     def answered(self, number: int) -> None:
         """A way has answered a frame."""
@@ -54,10 +72,13 @@ class Dealer:
         if way is None or not way.open:
             return
         now = self._clock()
-        seen_s = now - way.since_s
-        way.service_s = seen_s if way.service_s is None else way.service_s + WEIGHT * (seen_s - way.service_s)
-        way.since_s = now
+        seen_s, way.since_s = now - way.since_s, now
         way.open -= 1
+        way.answers += 1
+        if way.answers > COLD:
+            weight = max(WEIGHT, 1 / (way.answers - COLD))
+            before_s = way.service_s or 0.0
+            way.service_s = before_s + weight * (seen_s - before_s)
 
     def dropped(self, number: int) -> None:
         """A frame of a way was given up."""
@@ -68,15 +89,3 @@ class Dealer:
     def forget(self, number: int) -> None:
         """A way is over, with all its frames."""
         self._ways.pop(number, None)
-
-
-def _rank(way: _Way, now: float) -> tuple[bool, float]:
-    """When a way will have answered one more frame. One that nobody knows gets its first frame at once, and
-    no other one while there are ways that are known."""
-    service_s = way.service_s
-    if service_s is None:
-        return (True, way.open) if way.open else (False, now)
-    if way.open:
-        return False, max(way.since_s + service_s, now) + way.open * service_s
-    is_forgotten = now - way.since_s > RETRY * service_s
-    return False, now if is_forgotten else now + service_s

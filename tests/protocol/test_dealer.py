@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from heapq import heappop, heappush
 
 import pytest
@@ -18,8 +19,11 @@ class Clock:
         return self.now
 
 
-def stream(service_s: list[float], frames: int, in_flight: int) -> tuple[Counter[int], float]:
-    """Frames of each way, and how long all took; each way has one frame at a time."""
+def stream(
+    service_s: list[float], frames: int, in_flight: int, first_s: Sequence[float] = ()
+) -> tuple[Counter[int], float]:
+    """Frames of each way, and how long all took; each way has one frame at a time, and for its first one
+    needs `first_s` more."""
     clock = Clock()
     dealer = Dealer(clock)
     free_s = [0.0] * len(service_s)
@@ -34,6 +38,8 @@ def stream(service_s: list[float], frames: int, in_flight: int) -> tuple[Counter
         if at < frames:
             way = dealer.deal(range(len(service_s)))
             free_s[way] = max(free_s[way], clock.now) + service_s[way]
+            if first_s and not dealt[way]:
+                free_s[way] += first_s[way]
             heappush(ends, (free_s[way], way))
             dealt[way] += 1
     return dealt, clock.now
@@ -57,29 +63,41 @@ def test_what_is_far_slower_is_hardly_used() -> None:
     assert spent_s < 1.01 * 20.0
 
 
+def take(dealer: Dealer, clock: Clock, way: int, seconds: float, frames: int = 1) -> None:
+    """Frames of one way, one after another."""
+    for _ in range(frames):
+        assert dealer.deal((way,)) == way
+        clock.now += seconds
+        dealer.answered(way)
+
+
 def test_the_first_of_equals_and_one_frame_at_a_time() -> None:
     clock = Clock()
     dealer = Dealer(clock)
-    assert [dealer.deal((7, 9)) for _ in range(2)] == [7, 9]
-    clock.now = 1.0
-    dealer.answered(7)
-    clock.now = 3.0
-    dealer.answered(9)
+    take(dealer, clock, 7, 1.0, 2)
+    take(dealer, clock, 9, 3.0, 2)
     for _ in range(5):
         assert dealer.deal((7, 9)) == 7
         clock.now += 1.0
         dealer.answered(7)
 
 
-def test_an_idle_way_is_tried_again() -> None:
+def test_a_slow_first_frame_is_not_what_a_way_is_like() -> None:
+    dealt, _ = stream([0.1, 0.1], 400, 4, first_s=[0.0, 5.0])
+    assert dealt[1] > 150
+
+
+def test_an_idle_way_is_tried_again_and_known_anew() -> None:
     clock = Clock()
     dealer = Dealer(clock)
-    for way, seconds in ((0, 1.0), (1, 4.0)):
-        assert dealer.deal((way,)) == way
-        clock.now += seconds
-        dealer.answered(way)
+    take(dealer, clock, 0, 1.0, 2)
+    take(dealer, clock, 1, 4.0, 9)
     dealer.deal((0, 1))
     clock.now += 4.0 * RETRY + 1
+    assert dealer.deal((0, 1)) == 1
+    clock.now += 0.5
+    dealer.answered(1)
+    dealer.answered(0)
     assert dealer.deal((0, 1)) == 1
 
 

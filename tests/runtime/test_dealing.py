@@ -22,7 +22,7 @@ def test_frames_go_to_every_peer_and_back_in_order(cache: Path, answers: list) -
         runs: set[str] = set()
 
         def all_have_run() -> bool:
-            # a way whose first frame took long rests for many frames as small as these
+            # a way that was held up rests for many frames as small as these
             found = list(session.stream((IMAGES[at % 7] for at in range(40)), 4, ordered=False))
             assert len(found) == 40
             runs.update(activity.peer for activity in session.trace() if activity.what == "run")
