@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
+from typing import ClassVar
 
 from distredge.errors import PolicyError
 from distredge.plan.objective import LATENCY
@@ -68,6 +69,7 @@ class Auto:
         others: further policies to ask, such as `osds` with a trained actor, which decides at once.
     """
 
+    plans_streams: ClassVar[bool] = True
     name: str = "auto"
     evaluations: int | None = None
     others: tuple[Policy, ...] = ()

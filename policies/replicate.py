@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import Strategy
@@ -18,6 +19,7 @@ class Replicate:
     every device that can hold the model.
     """
 
+    plans_streams: ClassVar[bool] = True
     name: str = "replicate"
 
     def find_strategy(self, problem: PlanningProblem) -> Strategy:

@@ -47,7 +47,7 @@ class PlanningProblem:
         budget_s: how long the policy may think; those that need no search ignore it.
         wire: how rows may be coded on the wire; see `distredge.plan.wire`.
         overlap: whether strategies may have lanes, so that rows travel while a device computes others.
-        objective: what the plan shall be good at. Only `auto` looks at it: all others mean one frame alone.
+        objective: what the plan shall be good at; see `check_objective`.
     """
 
     graph: Graph
@@ -62,7 +62,10 @@ class PlanningProblem:
 
 class Policy(Protocol):
     """Whatever yields a strategy. Instances hold their own settings; the same problem and settings give
-    the same strategy, unless the budget is what ends the search."""
+    the same strategy, unless the budget is what ends the search.
+
+    One with a true attribute `plans_streams` plans for streams too, as `auto` and `replicate` do.
+    """
 
     @property
     def name(self) -> str:
@@ -129,6 +132,20 @@ def get_policy(name: str, **settings: object) -> Policy:
         ) from error
     policy: Policy = factory(**settings)
     return policy
+
+
+def check_objective(policy: Policy, objective: Objective) -> None:
+    """Refuses a policy that plans for one frame alone where something else is asked for.
+
+    Raises:
+        PolicyError: what is asked for would be ignored.
+    """
+    if objective.is_of_stream and not getattr(policy, "plans_streams", False):
+        raise PolicyError(
+            f"policy {policy.name!r} plans for one frame alone, not for {objective}; give policy auto or "
+            "replicate, or none",
+            policy=policy.name,
+        )
 
 
 def find_strategy(problem: PlanningProblem, policy: str | Policy = "auto") -> Strategy:

@@ -18,7 +18,7 @@ from distredge.graph.outputs import described_outputs
 from distredge.graph.simplify import declared_outputs, read_proto
 from distredge.plan.execution import ExecutionPlan
 from distredge.plan.objective import Objective
-from distredge.plan.policy import Policy, get_policy
+from distredge.plan.policy import Policy, check_objective, get_policy
 from distredge.plan.strategy import Strategy
 from distredge.plan.wire import EXACT, check_wire
 from distredge.runtime.arguments import check_arguments
@@ -59,7 +59,8 @@ class InferenceSession:
             where the objective is of a stream.
         objective: what the plan shall be good at: `latency` of one frame, `throughput` of a stream, or
             `latency-at-rate=FPS`, the lowest latency that sustains so many images a second. For the last two
-            whole frames may be dealt out to peers, or to groups of them. Only the policy `auto` looks at it.
+            whole frames may be dealt out to peers, or to groups of them; the policy must be `auto`,
+            `replicate`, or another one that plans streams.
         plan: a plan, or its file, in place of the policy's decision.
         threads: of the inference engine in each local peer.
         input_shapes: of inputs whose shapes the model leaves open, to prepare for them now rather than
@@ -93,7 +94,7 @@ class InferenceSession:
         PeerTimeoutError: a peer does not answer.
         PeerRefusedError: a peer does not accept our key, or is not the one whose key we know.
         PeerError: a peer cannot use the model.
-        PolicyError: the policy is unknown, or cannot decide here.
+        PolicyError: the policy is unknown, cannot decide here, or does not plan for the objective.
         PortInUseError: the view's address cannot be had.
         StrategyError: the plan is for another model, input shape or number of peers.
     """
@@ -145,6 +146,7 @@ class InferenceSession:
                 # They start while everything else is imported.
                 self._resources.processes = self._start_peers(local_peers, threads)
             chosen = get_policy(policy) if isinstance(policy, str) else policy
+            check_objective(chosen, wanted)
             known = self._import(model, input_shapes)
             self._watch = Watch(
                 self._model_name, None if self._cluster is None else Network.of(self._cluster)

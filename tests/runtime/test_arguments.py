@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from distredge.errors import InputError
+from distredge.errors import InputError, PolicyError
 from distredge.runtime.session import InferenceSession
 from tests.models import chain
 from tests.runtime.conftest import children
@@ -34,4 +34,12 @@ def test_arguments_of_another_kind_are_refused(settings: dict[str, Any], says: s
     before = children()
     with pytest.raises(InputError, match=says):
         InferenceSession(**{"model": chain(), **settings})
+    assert children() == before
+
+
+@pytest.mark.parametrize("objective", ["throughput", "latency-at-rate=25"])
+def test_a_policy_for_one_frame_is_refused_where_a_stream_is_asked_for(objective: str) -> None:
+    before = children()
+    with pytest.raises(PolicyError, match=f"'equal' plans for one frame alone, not for {objective}; give"):
+        InferenceSession(chain(), policy="equal", objective=objective)
     assert children() == before

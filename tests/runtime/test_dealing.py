@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,8 @@ def test_frames_of_a_lost_peer_are_dealt_again(cache: Path, answers: list) -> No
 
 
 def test_one_frame_at_a_time_is_right(cache: Path, answers: list) -> None:  # noqa: F811
-    with InferenceSession(chain(), local_peers=2, policy="replicate", cache_dir=cache) as session:
+    settings: dict[str, Any] = {"policy": "replicate", "objective": "throughput", "cache_dir": cache}
+    with InferenceSession(chain(), local_peers=2, **settings) as session:
         for at in range(20):
             (found,) = session.run(None, {session.get_inputs()[0].name: IMAGES[at % 7]})
             assert np.array_equal(found, answers[at % 7][0])
