@@ -23,6 +23,7 @@ from distredge.cluster.hosts import load_hosts
 from distredge.control.problem import planning_problem
 from distredge.control.race import race
 from distredge.graph.importer import load_model
+from distredge.plan.options import PlanningOptions
 from distredge.plan.policy import find_strategy
 from distredge.runtime.reference import random_feed
 from distredge.runtime.session import InferenceSession
@@ -83,7 +84,9 @@ def measure(controller: Controller, name: str, budget_s: float, rounds: int) -> 
     path, size = controller.profile(name, budget_s)
     model = load_model(path, {size.partition("=")[0]: MODELS[name]})
     cluster = load_hosts(controller.measured)
-    problems = {way: planning_problem(model.graph, cluster, overlap=on) for way, on in WAYS.items()}
+    problems = {
+        way: planning_problem(model.graph, cluster, PlanningOptions(overlap=on)) for way, on in WAYS.items()
+    }
     pricer = Pricer(problems["on"])
     strategies = {way: find_strategy(problem) for way, problem in problems.items()}
     graph = model.graph

@@ -12,6 +12,7 @@ from distredge.control.problem import planning_problem
 from distredge.graph import zoo
 from distredge.graph.importer import load_model
 from distredge.graph.model import Graph
+from distredge.plan.options import PlanningOptions
 from distredge.plan.policy import PlanningProblem
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 
@@ -29,7 +30,8 @@ def graph_of(model: str) -> Graph:
 
 def problem_of(model: str, cluster: str, seed: int = 0, budget_s: float = 2.0) -> PlanningProblem:
     """One cell of the grid."""
-    return planning_problem(graph_of(model), GRID[cluster], seed=seed, budget_s=budget_s, overlap=False)
+    options = PlanningOptions(seed, budget_s, overlap=False)
+    return planning_problem(graph_of(model), GRID[cluster], options)
 
 
 def load_best() -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from distredge.commands.options import add_model_options, load
-from distredge.commands.plan import add_planning
+from distredge.commands.plan import add_planning, planning_options
 
 if TYPE_CHECKING:
     from distredge.control.advise import Advice, Price
@@ -37,20 +37,11 @@ def run(args: argparse.Namespace) -> int:
     from distredge.cluster.load import load_cluster
     from distredge.commands.progress import progress
     from distredge.control.advise import advise
-    from distredge.plan.objective import Objective
 
     cluster = load_hosts(args.hosts) if args.hosts else load_cluster(args.cluster)
     model = load(args, args.model)
     with progress(quiet=args.json) as show:
-        found = advise(
-            model.graph,
-            cluster,
-            seed=args.seed,
-            budget_s=args.budget_s,
-            in_flight=args.in_flight,
-            objective=Objective.parse(args.objective),
-            progress=partial(show, "planning"),
-        )
+        found = advise(model.graph, cluster, planning_options(args), progress=partial(show, "planning"))
     print(json.dumps(found.to_json()) if args.json else _text(found, args.in_flight))
     return 0
 

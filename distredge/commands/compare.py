@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distredge.commands.options import add_model_options, add_wire, load, positive
-from distredge.commands.plan import add_cluster, add_overlap, add_planning
+from distredge.commands.plan import add_cluster, add_overlap, add_planning, planning_options
 from distredge.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     from distredge.cluster.load import load_cluster
     from distredge.control.compare import compare
-    from distredge.plan.objective import Objective
     from distredge.plan.policy import get_policy
 
     policies = [get_policy(name.strip()) for name in args.policies.split(",") if name.strip()]
@@ -63,17 +62,7 @@ def run(args: argparse.Namespace) -> int:
         return _measure(args, clusters[0], policies)
     models = {name: load(args, name).graph for name in args.models}
     rows = []
-    for row in compare(
-        models,
-        clusters,
-        policies,
-        seed=args.seed,
-        budget_s=args.budget_s,
-        in_flight=args.in_flight,
-        wire=args.wire,
-        overlap=args.overlap,
-        objective=Objective.parse(args.objective),
-    ):
+    for row in compare(models, clusters, policies, planning_options(args)):
         rows.append(row)
         if not args.json:
             if len(rows) == 1:
@@ -90,7 +79,6 @@ def run(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace, cluster: Cluster, policies: list[Policy]) -> int:
     from distredge.commands.progress import progress
     from distredge.control.compare_measured import compare_measured
-    from distredge.plan.objective import Objective
 
     if not args.hosts:
         raise InputError("--measure runs on real devices: name their file with --hosts instead of --cluster")
@@ -101,13 +89,8 @@ def _measure(args: argparse.Namespace, cluster: Cluster, policies: list[Policy])
                 load(args, name),
                 cluster,
                 policies,
-                seed=args.seed,
-                budget_s=args.budget_s,
-                in_flight=args.in_flight,
-                overlap=args.overlap,
-                objective=Objective.parse(args.objective),
+                planning_options(args),
                 rounds=args.rounds,
-                wire=args.wire,
                 progress=partial(show, f"{Path(name).stem}: turns on the peers"),
             )
         rows += found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from distredge.commands.options import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from distredge.cluster.hosts import Cluster
     from distredge.control.compare import Comparison
     from distredge.graph.importer import Model
+    from distredge.plan.options import PlanningOptions
     from distredge.plan.policy import PlanningProblem
     from distredge.plan.strategy import Strategy
 
@@ -97,26 +99,31 @@ def add_planning(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def planning_options(args: argparse.Namespace) -> PlanningOptions:
+    """What the options of `add_planning` say, and those of `add_wire` and `add_overlap` where there are any.
+
+    Raises:
+        InputError: the objective is none.
+    """
+    from distredge.plan.objective import Objective
+    from distredge.plan.options import PlanningOptions
+
+    names = {field.name for field in fields(PlanningOptions)} & vars(args).keys() - {"objective"}
+    said = {name: getattr(args, name) for name in names}
+    return PlanningOptions(**said, objective=Objective.parse(args.objective))
+
+
 def run(args: argparse.Namespace) -> int:
     from distredge.cluster.load import load_cluster
     from distredge.commands.progress import progress
     from distredge.control.compare import evaluate
     from distredge.control.problem import planning_problem
-    from distredge.plan.objective import Objective
     from distredge.plan.policy import get_policy
 
     _check_options(args)
     cluster = load_cluster(args.cluster)
     model = load(args, args.model)
-    problem = planning_problem(
-        model.graph,
-        cluster,
-        seed=args.seed,
-        budget_s=args.budget_s,
-        wire=args.wire,
-        overlap=args.overlap,
-        objective=Objective.parse(args.objective),
-    )
+    problem = planning_problem(model.graph, cluster, planning_options(args))
     with progress(quiet=args.json) as show:
         curve: list[tuple[int, float]] = []
 

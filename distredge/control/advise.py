@@ -14,10 +14,9 @@ from typing import Any
 from distredge.cluster.hosts import Cluster
 from distredge.cluster.network import Link, Network
 from distredge.cluster.synthetic import SyntheticTimes
-from distredge.control.compare import IN_FLIGHT
 from distredge.control.problem import planning_problem
 from distredge.graph.model import Graph
-from distredge.plan.objective import LATENCY, Objective
+from distredge.plan.options import DEFAULTS, PlanningOptions
 from distredge.plan.policy import PlanningProblem, decide
 from distredge.sim.pricing import Pricer
 from distredge.sim.rates import stream_rate
@@ -100,11 +99,8 @@ class Advice:
 def advise(
     graph: Graph,
     cluster: Cluster,
+    options: PlanningOptions = DEFAULTS,
     *,
-    seed: int = 0,
-    budget_s: float = 2.0,
-    in_flight: int = IN_FLIGHT,
-    objective: Objective = LATENCY,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Advice:
     """Answers for one model and cluster.
@@ -112,17 +108,16 @@ def advise(
     Args:
         graph: the model.
         cluster: its devices have profiles, measured or synthetic.
-        seed: of everything random.
-        budget_s: to decide in, for the cluster as it is; each change gets half of it.
-        in_flight: frames of the stream that are under way at a time.
-        objective: what all plans shall be good at; changes are in the order of what they bring for it.
+        options: how to plan. Each change gets half of the budget; they are in the order of what they bring
+            for the objective.
         progress: called with plans made and plans in all.
 
     Raises:
         HostsError, ProfileError: a device's profile is missing or wrong.
         PolicyError: no plan can be found.
     """
-    problem = planning_problem(graph, cluster, seed=seed, budget_s=budget_s, objective=objective)
+    problem, in_flight = planning_problem(graph, cluster, options), options.in_flight
+    wants_rate = options.objective.wants_rate
     changed = list(changes(problem))
     of = len(changed) + 2
     alone = _priced(problem, "offload", in_flight, stream_too=False)
@@ -131,7 +126,7 @@ def advise(
     progress(2, of)
     found = []
     for at, (what, other) in enumerate(changed):
-        price = _priced(replace(other, budget_s=budget_s / 2), "auto", in_flight)
+        price = _priced(replace(other, budget_s=options.budget_s / 2), "auto", in_flight)
         # More cannot be worse: what was planned before still fits, however short the search.
         latency_s = min(price.latency_s, together.latency_s)
         found.append(Change(what, latency_s, max(price.images_per_second, together.images_per_second)))
@@ -143,7 +138,7 @@ def advise(
         alone.devices[0],
         alone,
         together,
-        tuple(sorted(found, key=lambda c: -c.images_per_second if objective.wants_rate else c.latency_s)),
+        tuple(sorted(found, key=lambda c: -c.images_per_second if wants_rate else c.latency_s)),
         tuple(device.name for device in problem.devices if device.name not in synthetic),
         synthetic,
     )

@@ -13,15 +13,13 @@ from distredge.control.problem import planning_problem
 from distredge.errors import PolicyError
 from distredge.graph.model import Graph
 from distredge.plan.objective import LATENCY, Objective
+from distredge.plan.options import DEFAULTS, PlanningOptions
 from distredge.plan.policy import PlanningProblem, Policy, decide, get_policy
 from distredge.plan.strategy import Strategy
-from distredge.plan.wire import EXACT
 from distredge.sim.bound import lower_bound
 from distredge.sim.pricing import Pricer
 from distredge.sim.rates import only_device, stream_rate
 
-IN_FLIGHT = 8
-"""Frames of a stream that are under way at a time, unless another number is asked for."""
 LOSS = 1.005
 """What gives so many times more images a second is better; less is within the simulator's error."""
 
@@ -56,7 +54,7 @@ class Comparison:
     images_per_second: float | None
     planning_s: float
     bound_s: float
-    in_flight: int = IN_FLIGHT
+    in_flight: int = DEFAULTS.in_flight
     winner: str = ""
     latencies_s: Mapping[str, float] = field(default_factory=dict)
     objective: Objective = LATENCY
@@ -146,7 +144,7 @@ def evaluate(
     *,
     model: str = "",
     cluster: str = "",
-    in_flight: int = IN_FLIGHT,
+    in_flight: int = DEFAULTS.in_flight,
     pricer: Pricer | None = None,
 ) -> Comparison:
     """Lets one policy decide, and prices what it decided.
@@ -215,29 +213,20 @@ def compare(
     models: Mapping[str, Graph],
     clusters: Sequence[Cluster],
     policies: Iterable[Policy],
-    *,
-    seed: int = 0,
-    budget_s: float = 2.0,
-    in_flight: int = IN_FLIGHT,
-    wire: str = EXACT,
-    overlap: bool = True,
-    objective: Objective = LATENCY,
+    options: PlanningOptions = DEFAULTS,
 ) -> Iterator[Comparison]:
     """Every policy on every model and cluster, one row at a time."""
     chosen = list(policies)
     for model, graph in models.items():
         for cluster in clusters:
-            problem = planning_problem(
-                graph,
-                cluster,
-                seed=seed,
-                budget_s=budget_s,
-                wire=wire,
-                overlap=overlap,
-                objective=objective,
-            )
+            problem = planning_problem(graph, cluster, options)
             pricer = Pricer(problem)
             for policy in chosen:
                 yield evaluate(
-                    problem, policy, model=model, cluster=cluster.name, in_flight=in_flight, pricer=pricer
+                    problem,
+                    policy,
+                    model=model,
+                    cluster=cluster.name,
+                    in_flight=options.in_flight,
+                    pricer=pricer,
                 )

@@ -10,6 +10,7 @@ from distredge.control.problem import planning_problem
 from distredge.errors import StrategyError
 from distredge.graph.model import Graph
 from distredge.plan.execution import REQUESTER, ExecutionPlan
+from distredge.plan.options import PlanningOptions
 from distredge.sim.bound import lower_bound
 from distredge.sim.pricing import Pricer
 from distredge.sim.replay import replay
@@ -92,7 +93,7 @@ def simulate(
             f"the plan is for the devices {', '.join(plan.devices)}; {cluster.name} has "
             f"{', '.join(cluster.names)}"
         )
-    problem = planning_problem(graph, cluster, wire=plan.wire)
+    problem = planning_problem(graph, cluster, PlanningOptions(wire=plan.wire))
     seconds = task_seconds(graph, plan, Pricer(problem).times)
     count = frames or (1 if in_flight == 1 else 4 * in_flight + 8)
     alone = replay(plan, seconds, problem.network)

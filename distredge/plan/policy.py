@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -14,6 +14,7 @@ from distredge.cluster.segment import ComputeTimes
 from distredge.errors import PolicyError
 from distredge.graph.model import Graph
 from distredge.plan.objective import LATENCY, Objective
+from distredge.plan.options import PlanningOptions
 from distredge.plan.strategy import Strategy
 from distredge.plan.wire import EXACT
 
@@ -58,6 +59,22 @@ class PlanningProblem:
     wire: str = EXACT
     overlap: bool = True
     objective: Objective = LATENCY
+
+    @classmethod
+    def of(
+        cls, graph: Graph, devices: Iterable[Device], network: Network, options: PlanningOptions
+    ) -> PlanningProblem:
+        """This model over these devices, as the options say."""
+        return cls(
+            graph,
+            tuple(devices),
+            network,
+            options.seed,
+            options.budget_s,
+            options.wire,
+            options.overlap,
+            options.objective,
+        )
 
 
 class Policy(Protocol):

@@ -13,9 +13,8 @@ from distredge.cluster.network import Network
 from distredge.graph.importer import Model
 from distredge.plan.compile import compile_plan
 from distredge.plan.execution import ExecutionPlan
-from distredge.plan.objective import LATENCY, Objective
+from distredge.plan.options import PlanningOptions
 from distredge.plan.policy import Device, PlanningProblem, Policy, decide
-from distredge.plan.wire import EXACT
 from distredge.runtime.blobs import BlobSource
 from distredge.runtime.client import Client
 from distredge.runtime.measure import evened, measure_speeds, problem_of_speeds
@@ -31,23 +30,11 @@ class Decider:
         policy: who decides.
         cluster: of the peers; None for local ones. Where all of its devices have profiles, these are used
             and nothing is measured.
-        seed: of everything random.
-        budget_s: how long the policy may think.
-        wire: how rows may be coded.
-        objective: what plans shall be good at.
+        options: how to plan.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        cluster: Cluster | None,
-        seed: int,
-        budget_s: float,
-        wire: str = EXACT,
-        objective: Objective = LATENCY,
-    ) -> None:
-        self.wire, self._objective = wire, objective
-        self._policy, self._cluster, self._seed, self._budget_s = policy, cluster, seed, budget_s
+    def __init__(self, policy: Policy, cluster: Cluster | None, options: PlanningOptions) -> None:
+        self._policy, self._cluster, self._options = policy, cluster, options
         self._speeds: tuple[float, ...] | None = None
         self._names: tuple[str, ...] = ()
 
@@ -86,14 +73,13 @@ class Decider:
             whole,
             devices=tuple(whole.devices[at] for at in chosen),
             network=whole.network.of_members(chosen),
-            budget_s=min(self._budget_s, budget_s),
-            objective=self._objective,
+            budget_s=min(whole.budget_s, budget_s),
         )
         decision = decide(problem, self._policy)
-        if decision.rates and max(decision.rates.values()) < self._objective.rate:
+        if decision.rates and max(decision.rates.values()) < problem.objective.rate:
             _LOG.warning("%s", decision.why)
         strategy = decision.strategy.embedded(chosen, len(self._names))
-        return compile_plan(model.graph, strategy, self._names, model=model.weights_sha256, wire=self.wire)
+        return compile_plan(model.graph, strategy, self._names, model=model.weights_sha256, wire=problem.wire)
 
     @property
     def _has_profiles(self) -> bool:
@@ -103,19 +89,11 @@ class Decider:
         graph, cluster = model.graph, self._cluster
         if cluster is not None and self._has_profiles:
             times = cluster_times(cluster, graph)
-            devices = tuple(Device(name, each) for name, each in zip(self._names, times, strict=True))
-            return PlanningProblem(graph, devices, Network.of(cluster), self._seed, self._budget_s, self.wire)
+            devices = (Device(name, each) for name, each in zip(self._names, times, strict=True))
+            return PlanningProblem.of(graph, devices, Network.of(cluster), self._options)
         assert self._speeds is not None
         network = None if cluster is None else Network.of(cluster)
-        return problem_of_speeds(
-            graph,
-            self._names,
-            self._speeds,
-            network,
-            seed=self._seed,
-            budget_s=self._budget_s,
-            wire=self.wire,
-        )
+        return problem_of_speeds(graph, self._names, self._speeds, network, self._options)
 
     def _measured(self, client: Client, model: Model, blobs: Sequence[BlobSource]) -> tuple[float, ...]:
         # `equal` asks for no speeds; one peer needs none, nor does a model of which nothing can be split.
@@ -123,5 +101,5 @@ class Decider:
         if self._policy.name == "equal" or len(client.names) == 1 or whole:
             return (1e10,) * len(client.names)
         inputs = {name: model.graph.tensors[name] for name in model.graph.inputs}
-        feed = random_feed({name: (t.shape, t.dtype) for name, t in inputs.items()}, self._seed)
+        feed = random_feed({name: (t.shape, t.dtype) for name, t in inputs.items()}, self._options.seed)
         return measure_speeds(client, model.graph, model.weights_sha256, blobs, feed)

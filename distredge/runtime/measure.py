@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from distredge.cluster.network import Link, Network
 from distredge.cluster.synthetic import SyntheticDevice
 from distredge.graph.model import Graph
 from distredge.plan.compile import compile_plan
 from distredge.plan.demand import Ownership, find_demand
+from distredge.plan.options import DEFAULTS, PlanningOptions
 from distredge.plan.policy import Device, PlanningProblem
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
-from distredge.plan.wire import EXACT
 from distredge.runtime.blobs import BlobSource
 from distredge.runtime.client import Client
 from distredge.runtime.engine import Array
@@ -130,10 +131,7 @@ def problem_of_speeds(
     names: Sequence[str],
     speeds: Sequence[float],
     network: Network | None = None,
-    *,
-    seed: int = 0,
-    budget_s: float = 2.0,
-    wire: str = EXACT,
+    options: PlanningOptions = DEFAULTS,
 ) -> PlanningProblem:
     """What a policy is asked when of each peer one number is known. Without lanes: what one more task
     costs is not known either.
@@ -141,10 +139,11 @@ def problem_of_speeds(
     Args:
         speeds: multiply-accumulates a second.
         network: what is known of the links; None for nothing, as within one machine.
+        options: how to plan.
     """
     stated = network or Network((Link(),) * len(names))
-    devices = tuple(
+    devices = (
         Device(name, SyntheticDevice(f"measured {name}", 2 * speed, 0.0, 1, FEATURE_WORK).on(graph))
         for name, speed in zip(names, speeds, strict=True)
     )
-    return PlanningProblem(graph, devices, stated.filled(ASSUMED), seed, budget_s, wire, overlap=False)
+    return PlanningProblem.of(graph, devices, stated.filled(ASSUMED), replace(options, overlap=False))

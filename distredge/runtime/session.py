@@ -18,6 +18,7 @@ from distredge.graph.outputs import described_outputs
 from distredge.graph.simplify import declared_outputs, read_proto
 from distredge.plan.execution import ExecutionPlan
 from distredge.plan.objective import Objective
+from distredge.plan.options import PlanningOptions
 from distredge.plan.policy import Policy, check_objective, get_policy
 from distredge.plan.strategy import Strategy
 from distredge.plan.wire import EXACT, check_wire
@@ -134,6 +135,7 @@ class InferenceSession:
         self._cluster = load_hosts(hosts) if isinstance(hosts, str | Path) else hosts
         self._given = ExecutionPlan.load(plan) if isinstance(plan, str | Path) else plan
         self.wire = _wire_of(wire, self._given)
+        options = PlanningOptions(seed, budget_s, wire=self.wire, objective=wanted)
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
         self._resources = Resources()
         self._traced_s = 0.0
@@ -158,7 +160,7 @@ class InferenceSession:
             client.connect(progress)
             self._sizes = Sizes(
                 client,
-                Decider(chosen, self._cluster, seed, budget_s, self.wire, wanted),
+                Decider(chosen, self._cluster, options),
                 self._source,
                 self._given,
                 cache_dir=self._cache_dir,

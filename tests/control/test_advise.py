@@ -12,6 +12,7 @@ from distredge.cluster.hosts import Cluster, Provider, Requester
 from distredge.control.advise import Advice, advise
 from distredge.graph.importer import load_model
 from distredge.graph.model import Graph
+from distredge.plan.options import PlanningOptions
 from tests.models import ModelBuilder
 
 PI = "synthetic-raspberry-pi-4"
@@ -35,7 +36,7 @@ def graph(model: Path) -> Graph:
 
 
 def advised(graph: Graph, *providers: Provider, requester: Requester = Requester()) -> Advice:  # noqa: B008
-    return advise(graph, Cluster("test", requester, providers), budget_s=0.2)
+    return advise(graph, Cluster("test", requester, providers), PlanningOptions(budget_s=0.2))
 
 
 def test_equal_devices_without_links_share_the_work(graph: Graph) -> None:
