@@ -50,3 +50,14 @@ def one_volume(bounds: tuple[int, ...], tail_device: int | None = None) -> Strat
 def random_plan(name: str, devices: int, cuts: int, seed: int, wire: str = "exact") -> ExecutionPlan:
     strategy = random_strategy(graph(name), devices, cuts, random.Random(seed))
     return compile_plan(graph(name), strategy, names(devices), model="m", wire=wire)
+
+
+def sent(
+    plan: ExecutionPlan, source: int | None = None, target: int | None = None
+) -> list[tuple[str, int, int]]:
+    """Tensor and rows of each transfer, or of those between these."""
+    return [
+        (t.tensor, *t.rows)
+        for t in plan.transfers
+        if source in (None, t.source) and target in (None, t.target)
+    ]
