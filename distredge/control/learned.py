@@ -26,7 +26,7 @@ class Learned:
 
     Args:
         problem: of the model and the number of devices that it was trained for.
-        actor: `policies.osds.Agent`, or the file that `distredge plan --policy osds
+        actor: `policies.osds_agent.Agent`, or the file that `distredge plan --policy osds
             --save-actor` wrote.
 
     Raises:

@@ -88,7 +88,7 @@ def test_the_command_saves_an_actor_and_asks_it(capsys: pytest.CaptureFixture[st
 
 def foreign_actor() -> Any:
     """Of a model that is not in the folder."""
-    from policies.osds import Agent
+    from policies.osds_agent import Agent
 
     return Agent("1" * 64, 4, paper=False)
 

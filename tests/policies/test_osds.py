@@ -20,6 +20,7 @@ from tests.policies.problems import branches, chain, problem
 
 pytest.importorskip("tianshou")
 osds = pytest.importorskip("policies.osds")
+osds_agent = pytest.importorskip("policies.osds_agent")
 
 LONG_S = 600.0
 
@@ -100,7 +101,7 @@ def test_actor_survives_a_file_and_decides_at_once(tmp_path: Path) -> None:
     policy = Trained(episodes=64)
     policy.find_strategy(asked)
     policy.osds.agent.save(tmp_path / "actor.pt")
-    agent = osds.Agent.load(tmp_path / "actor.pt")
+    agent = osds_agent.Agent.load(tmp_path / "actor.pt")
     assert agent.strategy == policy.osds.agent.strategy
     changed = problem(chain(rows=64), gflops=(0.02, 0.01, 0.005), mbps=(25.0, 100.0, 50.0))
     decided = agent.decide(changed)
@@ -112,10 +113,10 @@ def test_actor_survives_a_file_and_decides_at_once(tmp_path: Path) -> None:
 
 def test_actor_for_something_else(tmp_path: Path) -> None:
     asked = problem(chain())
-    osds.Agent(asked.graph.digest, 3, paper=False).save(tmp_path / "actor.pt")
+    osds_agent.Agent(asked.graph.digest, 3, paper=False).save(tmp_path / "actor.pt")
     with pytest.raises(PolicyError, match="3 devices, and there are 2"):
         osds.OSDS(actor=tmp_path / "actor.pt").find_strategy(problem(chain(), gflops=(1.0, 2.0)))
-    osds.Agent("1" * 64, 3, paper=False).save(tmp_path / "actor.pt")
+    osds_agent.Agent("1" * 64, 3, paper=False).save(tmp_path / "actor.pt")
     with pytest.raises(PolicyError, match="another model"):
         osds.OSDS(actor=tmp_path / "actor.pt").find_strategy(asked)
     (tmp_path / "actor.pt").write_bytes(b"nothing")
@@ -180,8 +181,8 @@ def test_improved_rewards_sum_to_what_was_gained() -> None:
 
 
 def test_noise_of_the_paper_fades() -> None:
-    noise = osds.FadingNoise(4)
+    noise = osds_agent.FadingNoise(4)
     assert noise.sigma**2 == pytest.approx(0.1)
-    assert osds.FadingNoise(16).sigma ** 2 == pytest.approx(1.0)
+    assert osds_agent.FadingNoise(16).sigma ** 2 == pytest.approx(1.0)
     noise.probability = 0.0
     assert not noise((5, 3)).any()
