@@ -17,18 +17,10 @@ from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
 from distredge.sim.kernel import new_work
 from distredge.sim.program import build_program, new_program
-from policies.annealing import (
-    Limits,
-    State,
-    anneal,
-    copy_state,
-    fits,
-    new_state,
-    price_state,
-    seed_random,
-)
+from policies.annealing import Limits, anneal, fits, price_state, seed_random
 from policies.breeding import cross_random, new_population, offer, take
 from policies.parts import memory_limits, pricer_for
+from policies.state import State, copy_state, new_state
 
 POOL = 10
 """Strategies of a population."""

@@ -9,7 +9,8 @@ import numpy as np
 from distredge.sim.jit import compiled, internal
 from distredge.sim.packed import Packed
 from distredge.sim.program import Program, build_program
-from policies.annealing import Floats, Ints, State, fit_height
+from distredge.sim.records import Floats, Ints
+from policies.state import State, fit_height
 
 SAME = 1e-9
 """Strategies whose latencies are as close as this, relatively, are taken for one with idle cuts."""

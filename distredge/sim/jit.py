@@ -43,7 +43,7 @@ def _compile(function: F, **options: bool) -> F:
     config: Any = numba.config
     njit: Any = numba.njit
     before = config.CACHE_DIR
-    config.CACHE_DIR = before or _cache_folder()
+    config.CACHE_DIR = before or _cache_folder(Path(function.__code__.co_filename).parent)
     try:
         # Nothing here allocates, and without _nrt no array's reference count is touched in inner loops.
         # Nothing is ever "not a number", so minima and maxima are single instructions.
@@ -72,10 +72,11 @@ if AVAILABLE:
 
 
 @cache
-def _cache_folder() -> str:
-    """One folder per version of the evaluator: numba itself does not see when a called function changes."""
+def _cache_folder(package: Path) -> str:
+    """One folder per version of the evaluator and of the package that calls it: numba itself does not see
+    when a called function changes."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted({*Path(__file__).parent.glob("*.py"), *package.glob("*.py")}):
         digest.update(path.read_bytes())
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return str(Path(root) / "distredge" / f"compiled-{digest.hexdigest()[:12]}")
