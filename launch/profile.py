@@ -7,7 +7,7 @@ import json
 import secrets
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from distredge.cluster.hosts import Cluster, Provider
 from distredge.cluster.hosts_writer import format_hosts
 from distredge.cluster.keys import with_keys_named
 from distredge.errors import LaunchError, ModelError
+from distredge.graph.preprocess import parse_preprocess
 from distredge.runtime.message_cost import measure_message_s
 from launch.fleet import Host, Outcome, Say, on_all
 from launch.session import HostSession, connection_to, open_connection, sha256, start_program
@@ -48,15 +49,34 @@ class LinkMeasure:
     receive_ms_per_mb: float
 
 
-def profile(cluster: Cluster, model: Path, input_shapes: list[str], budget_s: float) -> list[Outcome]:
+def profile(
+    cluster: Cluster,
+    model: Path,
+    *,
+    input_shapes: Sequence[str] = (),
+    preprocess: str | None = None,
+    budget_s: float = 45.0,
+) -> list[Outcome]:
     """Measures devices side by side, then links one after the other, since all of them share this machine's.
 
     Writes `NAME.profiles/DEVICE/DIGEST.json` and `NAME.measured.ini` beside the hosts file NAME.ini. The
     latter is the hosts file with profiles and rates filled in.
 
+    Args:
+        cluster: its devices are deployed.
+        model: an ONNX file.
+        input_shapes, preprocess, budget_s: as of `distredge profile`, for each device.
+
     Raises:
         ModelError: the model cannot be read.
+        InputError: `preprocess` cannot be understood.
     """
+    options = ["--budget-s", str(budget_s)]
+    for shape in input_shapes:
+        options += ["--input-shape", shape]
+    if preprocess is not None:
+        parse_preprocess(preprocess)
+        options += ["--preprocess", preprocess]
     files = _model_files(model)
     digests = {file.name: sha256(file) for file in files}
     shelf = _shelf(digests)
@@ -73,16 +93,7 @@ def profile(cluster: Cluster, model: Path, input_shapes: list[str], budget_s: fl
 
     def _device(session: HostSession, provider: Provider, cores: int, say: Say) -> Outcome:
         say(f"measuring {provider.name} on {model.name}")
-        words = [
-            "--threads",
-            str(provider.threads or cores),
-            "--budget-s",
-            str(budget_s),
-            "--name",
-            provider.name,
-        ]
-        for shape in input_shapes:
-            words += ["--input-shape", shape]
+        words = ["--threads", str(provider.threads or cores), "--name", provider.name, *options]
         found = session.ask("profile", model=model.name, shelf=shelf, words=words)
         place = folder / provider.name / f"{found['profile']['graph'][:16]}.json"
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -86,6 +86,7 @@ def doctor(c: Context, hosts: str = "", as_json: bool = False) -> None:
         **_HELP,
         "model": "ONNX file to measure on",
         "input-shape": "as of `distredge profile`; may be repeated",
+        "preprocess": "as of `distredge profile`",
         "budget-s": "about how long each device may take (default: 45)",
     },
     iterable=["input_shape"],
@@ -95,13 +96,20 @@ def profile(
     model: str,
     input_shape: list[str],
     hosts: str = "",
+    preprocess: str = "",
     budget_s: float = 45.0,
     as_json: bool = False,
 ) -> None:
     """Measure every device on a model, and every link; write NAME.measured.ini to plan with."""
 
     def operation(cluster: Cluster) -> list[Outcome]:
-        return profiling.profile(cluster, Path(model), input_shape, budget_s)
+        return profiling.profile(
+            cluster,
+            Path(model),
+            input_shapes=input_shape,
+            preprocess=preprocess or None,
+            budget_s=budget_s,
+        )
 
     _run(c, hosts, as_json, operation)
 

@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 
 from distredge.cluster.hosts import Cluster, Provider, Requester
-from distredge.errors import LaunchError
+from distredge.errors import InputError, LaunchError
+from launch import profile
 from launch.deploy import choose_engine
-from launch.fleet import hosts_of, table
+from launch.fleet import Host, hosts_of, table
 from launch.peers import peer_arguments
 from launch.remote import boot, facts, peers, store
 from launch.remote.basics import Refusal
 from launch.remote.keeper import start_time
 from launch.wheels import Platform, local_wheels
+from tests.models import chain
 
 PI = Platform("aarch64", "3.11", "2.36")
 KEEPER = Path(boot.__file__).with_name("keeper.py")
@@ -244,3 +246,34 @@ def test_peer_goes_with_its_keeper(keeper, poll):
     process.kill()
     process.wait()
     poll(lambda: not Path(f"/proc/{peer}").exists())
+
+
+def test_devices_are_measured_as_profile_is_told(tmp_path, monkeypatch):
+    """What `fab profile` is given reaches `distredge profile` on the host."""
+    asked = {}
+
+    class Session:
+        def ask(self, what, **how):
+            asked[what] = how
+            row = {"seconds": 0.1, "spread": 0.0, "row_counts": 3}
+            return {"missing": [], "facts": {"cores": 2}, "profile": {"profile": {"graph": "f"}, "row": row}}[
+                what
+            ]
+
+    a = Provider(name="a", address="192.0.2.1")
+    cluster = Cluster("hosts", Requester(), (a,), path=str(tmp_path / "hosts.ini"))
+
+    def on_all(cluster, what, measure, *, lock):
+        measure(Session(), Host((a,)), print)
+        return []  # so that no link is measured
+
+    monkeypatch.setattr(profile, "on_all", on_all)
+    model = tmp_path / "model.onnx"
+    model.write_bytes(chain())
+    told = {"input_shapes": ["1x3x20x6"], "preprocess": "imagenet", "budget_s": 5.0}
+    profile.profile(cluster, model, **told)
+    assert " ".join(asked["profile"]["words"]) == (
+        "--threads 2 --name a --budget-s 5.0 --input-shape 1x3x20x6 --preprocess imagenet"
+    )
+    with pytest.raises(InputError, match="--preprocess nonsense: 'nonsense' is not understood"):
+        profile.profile(cluster, model, preprocess="nonsense")
