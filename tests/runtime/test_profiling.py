@@ -15,8 +15,10 @@ from distredge.graph.importer import Model, load_model
 from distredge.plan.policy import Device, PlanningProblem
 from distredge.plan.strategy import PartitionScheme, SplitDecision, Strategy
 from distredge.plan.volumes import find_volumes
+from distredge.runtime.joined import JoinedCosts, fit_costs
 from distredge.runtime.message_cost import measure_message_s
-from distredge.runtime.profiling import _fit, find_segments, measure_profile
+from distredge.runtime.profiling import find_segments, measure_profile
+from distredge.runtime.segment_runner import SegmentRunner
 from distredge.sim.pricing import Pricer
 
 
@@ -59,13 +61,27 @@ def test_measured_profile_is_complete_and_can_be_priced(model: Model, tmp_path: 
     )
 
 
-def test_boundary_costs_are_never_below_zero() -> None:
-    exact = [(1.0, size, 1e-4 + 2e-10 * size) for size in (1e5, 1e6, 4e6)]
-    assert _fit(exact) == pytest.approx((1e-4, 2e-10))
-    assert _fit([(1.0, 1e6, -1e-3), (1.0, 2e6, -2e-3)]) == (0.0, 0.0)
-    assert _fit([]) == (0.0, 0.0)
-    falling = np.array(_fit([(1.0, 1e6, 3e-3), (1.0, 4e6, 1e-3)]))
-    assert (falling >= 0).all()
+def test_costs_of_joined_segments() -> None:
+    true = np.array([1e-4, 2e-11, 3e-11])
+    rows = np.array([(1, 1e6, -2e6), (3, 9e6, -4e6), (7, 2e6, -1e7), (20, 6e7, -4e7)])
+    took = np.array([0.01, 0.02, 0.03, 0.1])
+    found = fit_costs(rows, rows @ true, took, 1e-3)
+    assert (found.fixed_s, found.s_per_byte, found.s_per_weight_byte) == pytest.approx(tuple(true))
+    assert fit_costs(rows, rows @ true, took, 5e-5).fixed_s == 5e-5, "no more than the shortest run"
+    assert fit_costs(rows, -rows @ [1e-4, 2e-11, 0], took, 1e-3).s_per_byte == 0, "nothing is below 0"
+    assert fit_costs(np.zeros((0, 3)), np.zeros(0), np.zeros(0), 1e-3) == JoinedCosts()
+
+
+def test_layers_before_have_more_rows(model: Model) -> None:
+    graph = model.graph
+    nodes = tuple(i for i in range(len(graph.nodes)) if i not in graph.tail | graph.head)
+    height = segment_rows(graph, nodes)
+    runner = SegmentRunner(model, 1)
+    assert set(runner.shares(nodes, height).values()) == {1.0}
+    few = runner.shares(nodes, max(1, height // 4))
+    shares = [few[i] for i in nodes]
+    assert shares[0] >= shares[-1] == max(1, height // 4) / height
+    assert all(0 < share <= 1 for share in shares)
 
 
 def test_a_message_costs_a_fraction_of_a_millisecond() -> None:
