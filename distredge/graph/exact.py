@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import onnx
 from onnx import TensorProto, helper
@@ -12,12 +12,13 @@ from distredge.graph.names import names_of_graph, unused
 _SUMS = {"GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"}
 
 
-def with_exact_sums(model: bytes, names: Collection[str]) -> bytes:
+def with_exact_sums(model: bytes, factors: Mapping[str, float]) -> bytes:
     """Puts casts to double precision and back around these float reductions.
 
     Args:
         model: a serialised model, simplified: shapes are known.
-        names: of nodes.
+        factors: by the names of nodes: what their sums are multiplied by before they are rounded; 1 for
+            the sums themselves.
     """
     proto = onnx.load_model_from_string(model)
     floats = {
@@ -28,10 +29,10 @@ def with_exact_sums(model: bytes, names: Collection[str]) -> bytes:
     mark = unused("/double", names_of_graph(proto.graph))
     nodes = []
     for node in proto.graph.node:
-        if node.name not in names or node.op_type not in _SUMS or node.input[0] not in floats:
+        if node.name not in factors or node.op_type not in _SUMS or node.input[0] not in floats:
             nodes.append(node)
             continue
-        source, made = node.input[0], node.output[0]
+        source, made, factor = node.input[0], node.output[0], factors[node.name]
         if node.op_type == "GlobalAveragePool":  # its double kernel is missing
             rank = next(
                 len(v.type.tensor_type.shape.dim)
@@ -44,7 +45,13 @@ def with_exact_sums(model: bytes, names: Collection[str]) -> bytes:
             node.input[0], node.output[0] = f"{made}{mark}_in", f"{made}{mark}_out"
         nodes.append(helper.make_node("Cast", [source], [f"{made}{mark}_in"], to=TensorProto.DOUBLE))
         nodes.append(node)
-        nodes.append(helper.make_node("Cast", [f"{made}{mark}_out"], [made], to=TensorProto.FLOAT))
+        total = f"{made}{mark}_out"
+        if factor != 1:
+            by = helper.make_tensor(f"{made}{mark}_factor", TensorProto.DOUBLE, [], [factor])
+            proto.graph.initializer.append(by)
+            nodes.append(helper.make_node("Mul", [total, by.name], [f"{made}{mark}_times"]))
+            total = f"{made}{mark}_times"
+        nodes.append(helper.make_node("Cast", [total], [made], to=TensorProto.FLOAT))
     kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del proto.graph.node[:]
     proto.graph.node.extend(kept)
