@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 
 from distredge.control.estimates import Estimates
 from distredge.control.learned import Learned
@@ -26,6 +27,8 @@ CONFIRMED = 2
 """Reviews in a row that must see a change."""
 SETTLED_S = 1.5
 """After a switch: until what is measured is the new plan's alone."""
+QUICK_S = 0.2
+"""For a decision at once of how frames are dealt out."""
 THOROUGH_S = 1.0
 """For a second look at what was decided at once."""
 AHEAD_S = 1.0
@@ -39,19 +42,23 @@ Ahead = Callable[[PlanningProblem, Strategy], tuple[Strategy, ...]]
 
 
 def quick(problem: PlanningProblem, strategy: Strategy, spare: tuple[Strategy, ...]) -> Strategy:
-    """`replan`: decided at once."""
+    """Decided at once: `replan`, or `auto` with little time where frames may be dealt out."""
+    if problem.objective.is_of_stream:
+        return get_policy("auto").find_strategy(replace(problem, budget_s=QUICK_S))
     return replan(problem, strategy, spare=spare)
 
 
 def thorough(problem: PlanningProblem, strategy: Strategy) -> Strategy:
-    """The `search` policy with more time, from the strategy in use."""
-    search = get_policy("search", starts=(strategy,), threads=1)
-    return search.find_strategy(replace(problem, budget_s=THOROUGH_S))
+    """The `search` policy with more time, from the strategy in use; `auto` where frames may be dealt out."""
+    problem = replace(problem, budget_s=THOROUGH_S)
+    if problem.objective.is_of_stream:
+        return get_policy("auto").find_strategy(problem)
+    return get_policy("search", starts=(strategy,), threads=1).find_strategy(problem)
 
 
 def look_ahead(problem: PlanningProblem, strategy: Strategy) -> tuple[Strategy, ...]:
-    """`plans_ahead` with little time."""
-    return plans_ahead(problem, strategy, AHEAD_S)
+    """`plans_ahead` with little time; none where frames may be dealt out, which needs no start."""
+    return () if problem.objective.is_of_stream else plans_ahead(problem, strategy, AHEAD_S)
 
 
 class Adaptation:
@@ -65,7 +72,7 @@ class Adaptation:
     next reviews are quiet, there is one longer search, held to the same gain, and then time to look ahead.
 
     Args:
-        problem: what the session's plan was found for.
+        problem: what the session's plan was found for, its objective too.
         actor: a trained one of `osds`, or its file: it decides at once, and is fine-tuned when it is quiet;
             in the place of `quick` and `search`. See `distredge.control.learned`.
         quick: finds another strategy at once, given spare ones to start from.
@@ -138,7 +145,8 @@ class Adaptation:
         pricer, old = Pricer(problem), review.strategy
         candidates = dict.fromkeys([proposed, *self._used, old])
         # What counts is how the session is used: one frame at a time, or a stream.
-        rates = {each: _rate(pricer, each, review.in_flight) for each in candidates}
+        enough = problem.objective.rate or inf
+        rates = {each: min(enough, _rate(pricer, each, review.in_flight)) for each in candidates}
         found = max(rates, key=rates.__getitem__)
         if rates[found] < GAIN * rates[old]:
             return None

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgpack
 import numpy as np
+import onnx
 import onnxruntime as ort
 from onnx import TensorProto
 
@@ -55,8 +56,9 @@ class PartSessions:
         self._warm: set[str] = set()
         self._execution_providers = list(execution_providers)
         self._options = _options(weights_folder, threads)
-        self._as_stored = _options(weights_folder, threads)
-        self._as_stored.add_session_config_entry("session.disable_prepacking", "1")
+        self._weights_folder, self._threads = weights_folder, threads
+        self._files: dict[str, Array] = {}
+        self._stored: dict[str, list[ort.OrtValue]] = {}  # sessions do not keep alive what they read
 
     def get(self, key: str, spec: PartSpec) -> ort.InferenceSession:
         """The session of a part; built at its first use.
@@ -66,11 +68,11 @@ class PartSessions:
         """
         session = self._sessions.get(key)
         if session is None:
-            options = self._as_stored if self._builder.reads_weights_once(spec) else self._options
             try:
-                session = ort.InferenceSession(
-                    self._builder.build(spec), options, providers=self._execution_providers
-                )
+                model = self._builder.build(spec)
+                as_stored = self._builder.reads_weights_once(spec)
+                options = self._as_stored(key, model) if as_stored else self._options
+                session = ort.InferenceSession(model, options, providers=self._execution_providers)
             except Exception as error:  # onnxruntime's own errors share no public base
                 line = " ".join(str(error).split())[:300]
                 raise ModelError(f"onnxruntime cannot run part {key}: {line}", part=key) from error
@@ -79,9 +81,33 @@ class PartSessions:
                 self._foreign.add(key)
         return session
 
+    def _as_stored(self, key: str, model: bytes) -> ort.SessionOptions:
+        """Weights stay as they are in the file, which all sessions read through one mapping: those of another
+        split decision take no memory of their own."""
+        options = _options(self._weights_folder, self._threads)
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        if self._execution_providers != ["CPUExecutionProvider"]:
+            return options  # another one's memory is not ours to share
+        initializers = onnx.load_model_from_string(model).graph.initializer
+        outside = [each for each in initializers if each.data_location == TensorProto.EXTERNAL]
+        self._stored[key] = [ort.OrtValue.ortvalue_from_numpy(self._view(each)) for each in outside]
+        for each, value in zip(outside, self._stored[key], strict=True):
+            options.add_initializer(each.name, value)
+        return options
+
+    def _view(self, tensor: TensorProto) -> Array:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        file = place["location"]
+        if file not in self._files:
+            self._files[file] = np.memmap(self._weights_folder / file, np.uint8, "r")
+        start = int(place.get("offset", 0))
+        data = self._files[file][start : start + int(place["length"])]
+        return data.view(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).reshape(tensor.dims)
+
     def keep_only(self, keys: set[str]) -> None:
         """Frees the sessions of all other parts."""
         self._sessions = {key: session for key, session in self._sessions.items() if key in keys}
+        self._stored = {key: values for key, values in self._stored.items() if key in keys}
         self._warm &= keys
 
     def is_warm(self, key: str) -> bool:

@@ -13,7 +13,7 @@ from distredge.plan.strategy import Strategy
 from distredge.plan.volumes import Volume, find_volumes
 
 WEIGHT_COPIES = 2.0
-"""The engine keeps its own re-laid copy of the weights beside those of the file (docs/design/sessions.md)."""
+"""The engine keeps its own re-laid copy of the weights beside those of the file."""
 STORED_COPIES = 1.0
 """Weights that single vectors are multiplied by stay as they are in the file."""
 FRAMES = 2

@@ -12,10 +12,12 @@ from distredge.cluster.network import Link
 from distredge.cluster.scaled import ScaledTimes
 from distredge.control.adapt import Adaptation
 from distredge.control.estimates import Estimates
+from distredge.plan.objective import Objective
 from distredge.plan.policy import PlanningProblem, get_policy
 from distredge.plan.strategy import Strategy
 from distredge.runtime.tally import Review
 from distredge.sim.pricing import Pricer
+from distredge.sim.rates import stream_rate
 from tests.policies.problems import chain, problem
 
 BASE = problem(chain(96, 6), (0.3, 0.2, 0.15, 0.1), (200.0, 100.0, 100.0, 50.0))
@@ -151,3 +153,35 @@ def test_a_hasty_decision_is_thought_over_once_in_the_next_quiet_moment() -> Non
     assert asked == ["ahead", "quick", "search"]
     assert loop.strategy == good
     assert loop.adaptation.switches == 1
+
+
+def at_rate(asked: PlanningProblem, rate: float) -> PlanningProblem:
+    return replace(asked, objective=Objective(rate=rate))
+
+
+def deal(asked: PlanningProblem) -> Strategy:
+    return get_policy("auto", evaluations=300).find_strategy(asked)
+
+
+def rate_of(truth: PlanningProblem, strategy: Strategy) -> float:
+    return stream_rate(Pricer(truth), strategy).images_per_second
+
+
+def test_frames_are_dealt_out_when_a_slower_device_can_no_longer_sustain_the_rate_with_others() -> None:
+    """First all devices split each frame, which answers soonest; then that is too slow."""
+    rate = 0.9 * rate_of(BASE, best(BASE))
+    asked, truth = at_rate(BASE, rate), at_rate(slower_device(BASE, 0, 2.0), rate)
+    now, rng, strategy = 0.0, random.Random(1), deal(asked)
+    assert len(strategy.ways) == 1
+    assert rate_of(truth, strategy) < 0.9 * rate
+    adaptation = Adaptation(
+        asked, quick=lambda p, *_: deal(p), search=lambda p, _: deal(p), clock=lambda: now
+    )
+    for at in range(10):
+        now += 1.0
+        conditions = asked if at < 3 else truth
+        first, *beside = [observed(conditions, way, rng) for way in strategy.ways]
+        strategy = adaptation(replace(first, beside=tuple(beside))) or strategy
+        assert at >= 3 or adaptation.switches == 0
+    assert adaptation.switches >= 1
+    assert rate_of(truth, strategy) >= 0.95 * min(rate, rate_of(truth, deal(truth)))
