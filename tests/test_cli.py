@@ -46,6 +46,14 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
     assert line.endswith("--help")
 
 
+def test_a_profile_that_could_not_be_written_is_not_measured(
+    squeezenet: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in (tmp_path / "none" / "p.json", tmp_path):
+        assert cli.main(["profile", squeezenet, "-o", str(place)]) == 2
+        assert f"cannot write {place}: it is a folder" in capsys.readouterr().err
+
+
 def test_an_error_is_one_line_with_its_own_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

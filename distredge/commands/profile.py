@@ -41,10 +41,14 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from distredge.commands.progress import progress
+    from distredge.errors import InputError
     from distredge.runtime.message_cost import measure_message_s
     from distredge.runtime.profiling import measure_profile
 
     model = load(args, args.model)
+    output = args.output or str(Path(args.model).with_suffix(".profile.json").name)
+    if Path(output).is_dir() or not Path(output).parent.is_dir():
+        raise InputError(f"cannot write {output}: it is a folder, or its folder is missing")
     start = time.perf_counter()
     with progress(quiet=args.json) as show:
         tell = partial(show, "measuring segments")
@@ -54,8 +58,10 @@ def run(args: argparse.Namespace) -> int:
         show("measuring messages", 0, 1)
         message_ms = 1e3 * measure_message_s()
     took = time.perf_counter() - start
-    output = args.output or f"{Path(args.model).stem}.profile.json"
-    profile.save(output)
+    try:
+        profile.save(output)
+    except OSError as error:
+        raise InputError(f"cannot write {output}: {error.strerror or error}") from error
     if args.plot:
         from distredge.plot.profile import plot_profile
 

@@ -68,6 +68,11 @@ _WORKING = frozenset(
 """Operators with weights that the engine may lay out anew."""
 
 
+SAME_AFTER_SLICE = 10
+"""The opset at which shape inference takes a cropped axis for as long as before if that has a name; and then
+onnxruntime puts the one into the buffer of the other."""
+
+
 class PartBuilder:
     """Cuts parts out of one simplified model.
 
@@ -85,6 +90,7 @@ class PartBuilder:
         graph = model.graph
         self._ir_version = model.ir_version
         self._opsets = list(model.opset_import)
+        self._opset = max((e.version for e in self._opsets if e.domain in ("", "ai.onnx")), default=1)
         self._nodes = {node.name: node for node in graph.node}
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         self._values = {v.name: v for v in (*graph.value_info, *graph.input, *graph.output)}
@@ -98,8 +104,7 @@ class PartBuilder:
 
     def build(self, spec: PartSpec) -> bytes:
         """The part as a serialised ONNX model: inputs and outputs as in `spec`, rows symbolic."""
-        opset = max((e.version for e in self._opsets if e.domain in ("", "ai.onnx")), default=1)
-        scope = _Scope(opset, self._initializers, self._values, self._mark, self._partials)
+        scope = _Scope(self._opset, self._initializers, self._values, self._mark, self._partials)
         for part in spec.nodes:
             scope.add(self._nodes[part.source], part)
         model = ModelProto(ir_version=self._ir_version)
@@ -119,6 +124,8 @@ class PartBuilder:
         return bool(working) and all(self._is_of_a_vector(node) for node in working)
 
     def _is_of_a_vector(self, node: NodeProto) -> bool:
+        if not self._initializers.keys() & node.input[:2]:
+            return False  # its weights are computed, as dequantised ones are, and not in the file
         out = self._values.get(node.output[0])
         sizes = [d.dim_value for d in out.type.tensor_type.shape.dim] if out is not None else []
         return node.op_type in _PRODUCTS and len(sizes) == 2 and sizes[0] == 1
@@ -140,7 +147,9 @@ class PartBuilder:
         if value.type.WhichOneof("value") == "tensor_type":
             shape = value.type.tensor_type.shape
             if axis is not None and axis < len(shape.dim):
-                shape.dim[axis].dim_param = f"rows of {name}"
+                shape.dim[axis].Clear()
+                if self._opset != SAME_AFTER_SLICE:
+                    shape.dim[axis].dim_param = f"rows of {name}"
             if not is_input:
                 # onnxruntime infers it; a symbol of ours would only contradict what it finds.
                 value.type.tensor_type.ClearField("shape")

@@ -28,6 +28,9 @@ from distredge.runtime.values import is_foreign, run_foreign
 
 Array = np.ndarray[Any, np.dtype[Any]]
 DTYPES = frozenset(dtype_name(element) for element in TensorProto.DataType.values() if element)
+MATMUL_ACCURACY = ("session.qdq_matmulnbits_accuracy_level", "1")
+"""Dequantised weights are multiplied in float32. By default onnxruntime rounds their other operand to int8
+if it fuses the two, and whether it does depends on what else is in the session."""
 ALL = Rows(0, 1)
 """The rows of a whole tensor."""
 
@@ -136,6 +139,7 @@ def _options(weights_folder: Path, threads: int) -> ort.SessionOptions:
     # Threads that spin while the others are late take time from sockets and from other peers of the machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry(session_options_folder_key, str(weights_folder))
+    options.add_session_config_entry(*MATMUL_ACCURACY)
     return options
 
 

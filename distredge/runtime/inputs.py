@@ -26,6 +26,8 @@ def read_arrays(path: str, names: tuple[str, ...]) -> dict[str, Array] | None:
         InputError: the file cannot be read, or its names are not the model's.
     """
     file = Path(path)
+    if file.is_dir():
+        raise InputError(f"--input {path}: it is a folder; give a file", path=path)
     if not file.is_file():
         raise InputError(f"--input {path}: there is no such file", path=path)
     if file.suffix not in (".npy", ".npz"):

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from distredge.errors import ModelError
 from distredge.graph.sourceless import START
 from distredge.plan.wire import FP16, INT8
-from distredge.runtime.engine import Array, numpy_dtype
+from distredge.runtime.engine import MATMUL_ACCURACY, Array, numpy_dtype
 
 
 class WholeModel:
@@ -28,6 +28,7 @@ class WholeModel:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 4  # what fails is reported below, in one line
+        options.add_session_config_entry(*MATMUL_ACCURACY)
         data = source if isinstance(source, bytes) else str(source)
         try:
             self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])

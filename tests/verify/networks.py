@@ -331,3 +331,26 @@ def boxes_by_score() -> ModelBuilder:
         best, picked, net.add("NonZero", net.add("Greater", scores, net.reduce("ReduceMean", scores, 1)))
     )
     return net
+
+
+@named
+def inception_opset_10() -> ModelBuilder:
+    """Branches that crop one map otherwise each, in the opset whose Slice has no shape but its input's."""
+    net = ModelBuilder(10)
+    x = net.relu(net.conv(net.input(1, 3, 24, 12), 4, 1))
+    branches = [net.relu(net.conv(x, 4, size)) for size in (1, 3, 7)]
+    net.output(net.conv(net.add("Concat", *branches, axis=1), 4))
+    return net
+
+
+@named
+def dequantised_head() -> ModelBuilder:
+    """A classifier of which the last layer's weights alone are bytes; Squeeze lets onnxruntime see its input
+    as quantised, or not, as the depth is cut."""
+    net = ModelBuilder(13)
+    x = net.relu(net.conv(net.input(1, 3, 20, 8), 32))
+    x = net.add("Squeeze", net.add("GlobalAveragePool", x), net.ints(2, 3))
+    weights = net.constant(net.rng.integers(-127, 128, (32, 10)), "int8")
+    weights = net.add("DequantizeLinear", weights, net.scalar(0.01), net.constant(0, "int8"))
+    net.output(net.add("MatMul", x, weights))
+    return net
