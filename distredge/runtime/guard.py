@@ -127,10 +127,13 @@ class Guard:
 
     def _note(self, event: bytes) -> None:
         kind, value = _EVENT.unpack_from(event)
-        plain = kind == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MECHANISM_MISMATCH
-        self._refuse(
-            "somebody came without encryption" if plain else "somebody came who has not our public key"
-        )
+        if kind != zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+            # a plain client sees as soon as we do that nothing will come of it
+            self._refuse("somebody came without encryption, or left at once")
+        elif value == _MECHANISM_MISMATCH:
+            self._refuse("somebody came without encryption")
+        else:
+            self._refuse("somebody came who has not our public key")
 
     def _refuse(self, what: str, key: str = "") -> None:
         what = what if what in self._refused or len(self._refused) < KINDS_LIMIT else "others"

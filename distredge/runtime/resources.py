@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,7 @@ class Resources:
         self.view: ViewServer | None = None
         self._turns, self._stopping = Turns(self._ring), threading.Event()
         self._thread: threading.Thread | None = None
+        self._given_up: deque[int] = deque()
 
     @property
     def is_closed(self) -> bool:
@@ -40,6 +42,7 @@ class Resources:
         with self._turns.alone():
             if self.client is None or self._stopping.is_set():
                 raise DistrEdgeError("the session is closed")
+            self._forget(self.client)
             yield self.client
 
     def wait_any(self, frames: Collection[int]) -> int:
@@ -50,21 +53,27 @@ class Resources:
             DistrEdgeError: as `Client.pump_for`, or the session is closed.
         """
         client = self.client
-        if client is None:
+        if client is None or self.is_closed:
             raise DistrEdgeError("the session is closed")
         self._turns.wait(lambda: any(map(client.is_over, frames)), lambda: self._listen(client, frames))
         return next(filter(client.is_over, frames))
 
     def drop(self, frames: Collection[int]) -> None:
-        """Gives up frames, answered or not."""
-        if frames and not self.is_closed:
-            with self.working() as client:
-                for frame in frames:
-                    client.lines.drop(frame)
+        """Gives up frames, answered or not: now, or when the client is next used. It waits for nobody, since
+        the garbage collector may end a stream in a thread that is just using the client."""
+        self._given_up.extend(frames)
+        with self._turns.if_free() as free:
+            if free and self.client is not None and not self.is_closed:
+                self._forget(self.client)
+
+    def _forget(self, client: Client) -> None:
+        while self._given_up:
+            client.lines.drop(self._given_up.popleft())
 
     def _listen(self, client: Client, frames: Collection[int]) -> None:
         if self._stopping.is_set():
             raise DistrEdgeError("the session is closed")
+        self._forget(client)
         client.pump_for(frames, TICK_S)
 
     def _ring(self) -> None:

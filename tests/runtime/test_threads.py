@@ -102,6 +102,19 @@ def test_streams_and_single_frames_of_several_threads(session: InferenceSession)
                 agree(answer, wanted)
 
 
+def test_a_stream_may_end_in_a_thread_that_is_using_the_client(session: InferenceSession) -> None:
+    """As the garbage collector may have it."""
+    stream = session.stream([image()] * 8, in_flight=4)
+    next(stream)
+    with session._resources.working() as client:
+        kept = len(client.lines.frames.open) + len(client.lines.frames.finished)
+        stream.close()
+    session.run(None, {"x0": image()})
+    assert kept == 3
+    assert not client.lines.frames.open
+    assert not client.lines.frames.finished
+
+
 def test_threads_that_wait_hear_that_the_session_is_closed(cache: Path) -> None:
     session = InferenceSession(branches(), local_peers=2, cache_dir=cache)
     started = threading.Barrier(THREADS + 1)
