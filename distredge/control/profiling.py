@@ -33,7 +33,7 @@ from distredge.sim.tables import plan_work
 
 TILT = 1.6
 """How much more, or less, than its due a device gets to do, so that its table has more than one entry."""
-FEWEST_FRAMES, MOST_FRAMES = 3, 12
+FEWEST_FRAMES, MOST_FRAMES = 2, 12
 VOLUMES = 8
 LEAST_NET = 0.1
 """Of a time, what is left at least when the boundary cost is taken from it."""
@@ -71,8 +71,8 @@ def profile_session(
     """Measures every peer of a session on the session's model.
 
     Equal parts tell how fast each device is. Then each gets its due, more and less than that, so that slow
-    devices hold nobody up. What a boundary between volumes costs is told by the fastest one alone, with
-    many volumes and with one. Afterwards the session runs under its present plan again.
+    devices hold nobody up; more and less only while there is time. What a boundary between volumes costs is
+    told by the fastest one alone, with many volumes and with one. Afterwards the session runs under its present plan again.
 
     Args:
         session: with a plan (an input shape is known).
@@ -101,8 +101,10 @@ def _profile_session(
     if devices > 1:
         found.append(watch.run(_in_shares(graph, scheme, found[0].speeds)))
         due = _best(found)
-        tilted = [[s * TILT ** (1 if d % 2 == odd else -1) for d, s in enumerate(due)] for odd in (0, 1)]
-        found += [watch.run(_in_shares(graph, scheme, shares)) for shares in tilted]
+        for odd in (0, 1):
+            tilted = [s * TILT ** (1 if d % 2 == odd else -1) for d, s in enumerate(due)]
+            if not watch.is_over:
+                found.append(watch.run(_in_shares(graph, scheme, tilted)))
     speeds = _best(found)
     fastest = speeds.index(max(speeds))
     alone = [float(d == fastest) for d in range(devices)]
@@ -116,7 +118,8 @@ def _profile_session(
         for d in range(devices)
     )
     transfers = [move for run in found for move in _transfers(run.plan, run.activities)]
-    return Measured(profiles, network or estimate_network(transfers, devices), of)
+    progress(of, of)
+    return Measured(profiles, network or estimate_network(transfers, devices), len(found) + 1)
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,11 @@ class _Watch:
         self._session, self._feed, self._progress = session, feed, progress
         self._end = time.monotonic() + budget_s
         self._done, self._of = 0, of
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is used up."""
+        return time.monotonic() >= self._end
 
     def run(self, strategy: Strategy) -> _Run:
         """One plan, for its part of the time that is left; the first frame, which warms up, left out."""

@@ -26,10 +26,10 @@ from distredge.runtime.session import InferenceSession
 from distredge.sim.bound import lower_bound
 from distredge.sim.pricing import Pricer
 
-SHARES = (0.7, 0.5, 0.3)
+SHARES = (0.8, 0.6, 0.4)
 BASELINES = ("offload", "modnn", "mednn", "coedge", "deepthings", "deeperthings", "aofl")
-PROFILE_S, TRAINING_S, PLANNING_S = 6.0, 6.0, 2.0
-ROUNDS, WARM_UP, FRAMES = 2, 2, 2
+PROFILE_S, TRAINING_S, PLANNING_S = 6.0, 4.0, 2.0
+ROUNDS, WARM_UP, FRAMES = 2, 1, 2
 OUTPUT = Path("demo-output")
 
 

@@ -11,6 +11,7 @@ from distredge.errors import DistrEdgeError, ProtocolError
 from distredge.plan.execution import ExecutionPlan
 from distredge.plan.serde import from_plain
 from distredge.protocol.messages import Buffer, unpack
+from distredge.runtime.arena import shrink_arena
 from distredge.runtime.blobs import BlobStore
 from distredge.runtime.compute import WorkThread
 from distredge.runtime.engine import PartSessions
@@ -121,6 +122,8 @@ class PlanBuilder:
         self._sessions = {graph: kept for graph, kept in self._sessions.items() if graph in used}
         for graph, sessions in self._sessions.items():
             sessions.keep_only(used[graph])
+        if not self._sessions:
+            shrink_arena()
         # A C library keeps what it freed for itself. (Another than glibc has no such function.)
         with suppress(AttributeError):
             ctypes.CDLL(None).malloc_trim(0)

@@ -23,6 +23,7 @@ from distredge.graph.rows import Rows
 from distredge.plan.execution import ExecutionPlan, Piece, Task, TaskInput, TensorInfo, Transfer
 from distredge.plan.wire import RAW
 from distredge.protocol.messages import Buffer, unpack
+from distredge.runtime.arena import share_arena
 from distredge.runtime.coding import Coded, check_rows, decode_rows
 from distredge.runtime.values import is_foreign, run_foreign
 
@@ -58,7 +59,7 @@ class PartSessions:
         self._foreign: set[str] = set()
         self._warm: set[str] = set()
         self._execution_providers = list(execution_providers)
-        self._options = _options(weights_folder, threads)
+        self._options = _part_options(weights_folder, threads)
         self._weights_folder, self._threads = weights_folder, threads
         self._files: dict[str, Array] = {}
         self._stored: dict[str, list[ort.OrtValue]] = {}  # sessions do not keep alive what they read
@@ -87,7 +88,7 @@ class PartSessions:
     def _as_stored(self, key: str, model: bytes) -> ort.SessionOptions:
         """Weights stay as they are in the file, which all sessions read through one mapping: those of another
         split decision take no memory of their own."""
-        options = _options(self._weights_folder, self._threads)
+        options = _part_options(self._weights_folder, self._threads)
         options.add_session_config_entry("session.disable_prepacking", "1")
         if self._execution_providers != ["CPUExecutionProvider"]:
             return options  # another one's memory is not ours to share
@@ -129,6 +130,12 @@ class PartSessions:
 def whole_session(onnx: bytes, weights_folder: Path, *, threads: int = 0) -> ort.InferenceSession:
     """A simplified, weightless model in one session; `threads` 0 leaves the choice to onnxruntime."""
     return ort.InferenceSession(onnx, _options(weights_folder, threads), providers=["CPUExecutionProvider"])
+
+
+def _part_options(weights_folder: Path, threads: int) -> ort.SessionOptions:
+    options = _options(weights_folder, threads)
+    share_arena(options)
+    return options
 
 
 def _options(weights_folder: Path, threads: int) -> ort.SessionOptions:

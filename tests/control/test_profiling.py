@@ -36,7 +36,7 @@ def test_peers_are_measured_raced_and_drawn_from_their_own_traces(model: Path) -
         done: list[tuple[int, int]] = []
         measured = profile_session(session, feed, budget_s=2.0, progress=lambda at, of: done.append((at, of)))
         assert session.plan.strategy == before.strategy
-        assert done[-1][0] == done[-1][1] == measured.strategies
+        assert done[-1][0] == done[-1][1] >= measured.strategies >= 4
         graph = session.model.graph
         problem = measured.problem(graph)
         strategies = {str(cuts): random_strategy(graph, 2, cuts, random.Random(cuts)) for cuts in (0, 2)}
