@@ -72,7 +72,8 @@ def profile_session(
 
     Equal parts tell how fast each device is. Then each gets its due, more and less than that, so that slow
     devices hold nobody up; more and less only while there is time. What a boundary between volumes costs is
-    told by the fastest one alone, with many volumes and with one. Afterwards the session runs under its present plan again.
+    told by the fastest one alone, with many volumes and with one. Afterwards the session runs under its
+    present plan again.
 
     Args:
         session: with a plan (an input shape is known).

@@ -14,14 +14,11 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
-_NAME = "Cpu"
-
 
 def share_arena(options: ort.SessionOptions) -> None:
     """Sessions with these options use the one arena; their weights lie outside, so that it can be emptied."""
-    _register()
-    options.add_session_config_entry("session.use_env_allocators", "1")
-    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    _empty_session()
+    _use(options)
 
 
 def shrink_arena() -> None:
@@ -31,19 +28,22 @@ def shrink_arena() -> None:
     _empty_session().run(None, {"x": np.zeros(1, np.float32)}, options)
 
 
-@cache
-def _register() -> None:
-    info = ort.OrtMemoryInfo(_NAME, ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    with suppress(Exception):  # the program around us has registered one, which does as well
-        ort.create_and_register_allocator(info, None)
+def _use(options: ort.SessionOptions) -> None:
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
 
 
 @cache
 def _empty_session() -> ort.InferenceSession:
+    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    with suppress(Exception):  # the program around us has registered one, which does as well
+        ort.create_and_register_allocator(info, None)
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "empty", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    share_arena(options)
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    _use(options)
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session.run(None, {"x": np.zeros(1, np.float32)})  # the first region is never given back: a small one
+    return session
