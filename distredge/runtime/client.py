@@ -44,6 +44,7 @@ from distredge.runtime.keys import KeyPair
 from distredge.runtime.lines import Lines
 from distredge.runtime.link import Link
 from distredge.runtime.membership import SETTLE_S, Loss, Member, Membership
+from distredge.runtime.rejections import Rejections
 from distredge.runtime.tally import read_reports
 from distredge.runtime.trace import FrameTimes, PeerEvents, TraceEvent, read_events
 from distredge.runtime.transport import RowsFields, is_readable, receive
@@ -74,6 +75,7 @@ class Client:
         lines: models and their plans; `pump` goes on with what is begun there.
         observer: told some times a second that the client has looked around, and when.
         busy_s: how long each peer has computed.
+        rejected: messages of peers that were not taken, by reason.
         bell: to be rung by a thread that would like to use the client.
     """
 
@@ -89,6 +91,7 @@ class Client:
         self.recovers = False
         self.observer: Callable[[Client, float], None] = lambda client, now: None
         self.busy_s = [0.0] * len(peers)
+        self.rejected = Rejections()
         self._timeout_s = timeout_s
         self._context: zmq.Context[Any] = zmq.Context()
         self._charges: list[tuple[float, int, PeerError]] = []
@@ -172,6 +175,8 @@ class Client:
 
     def close(self) -> None:
         """Says goodbye and closes all sockets."""
+        if self.rejected:
+            _LOG.info("rejected: %s", dict(self.rejected))
         self.lines.close()
         self._peers.close(farewell=self._failure is None)
         self._context.term()
@@ -261,14 +266,19 @@ class Client:
         try:
             _, message, payload = receive(link.socket, routed=False)
         except ProtocolError as error:
-            if error.context.get("other_version"):
+            if error.context.get("other_version") and not link.welcomed:
                 self._refuse(at, f"speaks another protocol version; install DistrEdge {__version__} there")
+            self.rejected.met(str(error))
             return
         link.heard_s = time.monotonic()
         if type(message) is list:
             self._on_rows(at, message, payload)
             return
-        match cast(Message, message):
+        message = cast(Message, message)
+        if message.session != self.session:
+            self.rejected.met("of another session")
+            return
+        match message:
             case Welcome(_, _, version, _):
                 self._on_welcome(at, link, version)
             case Pong(_, number, clock_s):
@@ -283,17 +293,24 @@ class Client:
                 self.lines.ready(at, epoch)
             case Trace() if payload is not None:
                 self._traces[at] = read_events(payload)
-            case LostNeighbour(session, epoch, about, text) if session == self.session:
+            case LostNeighbour(_, epoch, about, text):
                 deployment = self._rollout.deployments.get(epoch)
                 if deployment is not None and about in deployment.involved:
                     self._peers.complain(epoch, at, about, text)
-            case FrameFailed(session, epoch, frame, _, text) if session == self.session:
+            case FrameFailed(_, epoch, frame, _, text):
                 name = self.names[at]
                 self.lines.fail_frame(frame, epoch, PeerError(f"peer {name} {text}", peer=name))
-            case Failure(session, epoch, _, text) if session == self.session:
+            case Failure(_, epoch, _, text):
                 self._on_failure(at, epoch, text)
+            case Ping():
+                pass  # peers only find out by it whether we are there
+            case other:
+                self.rejected.met(f"{type(other).__name__} that is not for this requester")
 
     def _on_welcome(self, at: int, link: Link, version: str) -> None:
+        if link.welcomed:
+            self.rejected.met("a second Welcome")
+            return
         if version != __version__:
             text = f"runs DistrEdge {version}, this is {__version__}; install the same version on both"
             self._refuse(at, text)
@@ -304,10 +321,9 @@ class Client:
 
     def _on_rows(self, at: int, fields: RowsFields, payload: Buffer | None) -> None:
         session, epoch, frame, number, tensor, *_, sent_s, coding = fields
-        if session != self.session or payload is None:
-            return
         deployment = self._rollout.deployments.get(epoch)
-        if deployment is None:
+        if session != self.session or payload is None or deployment is None:
+            self.rejected.met("rows that are of no plan here")
             return
         try:
             came_s = self.lines.rows_came(deployment, frame, number, tensor, Coded(coding, payload))
@@ -320,7 +336,8 @@ class Client:
         """What a peer's parts and transfers took. If it is not to be understood, it is not missed."""
         try:
             reports = read_reports(payload)
-        except ProtocolError:
+        except ProtocolError as error:
+            self.rejected.met(str(error))
             return
         for report in reports:
             deployment = self._rollout.deployments.get(report.epoch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +44,7 @@ from distredge.runtime.guard import Guard
 from distredge.runtime.lifeline import Lifeline
 from distredge.runtime.mailroom import in_one_line
 from distredge.runtime.plans import PlanHost
+from distredge.runtime.rejections import Rejections
 from distredge.runtime.tally import read_reports
 from distredge.runtime.tenant import Tenant
 from distredge.runtime.transport import RowsFields, bind_router, is_readable, receive, receive_known
@@ -55,8 +56,6 @@ PROBE_S = 1.0
 LEASE_S = 30.0
 """A requester that says nothing for so long has no session any more."""
 TENANT_LIMIT, REMEMBERED_SESSIONS = 64, 1024
-REASONS_LIMIT = 200
-"""Kinds of rejected messages that are counted one by one."""
 FOR_ALL = (Hello, Ping)
 """What, beside rows, a neighbour may say."""
 BATCH = 64
@@ -112,7 +111,7 @@ class Peer:
             self._context.destroy(linger=0)
             raise
         self.name = settings.name or f"{os.uname().nodename}:{self.address.rpartition(':')[2]}"
-        self.rejected: Counter[str] = Counter()
+        self.rejected = Rejections()
         self._blobs = BlobStore(settings.cache_dir or default_cache_dir(), self.name)
         self._tenants: dict[int, Tenant] = {}
         self._ended: deque[int] = deque(maxlen=REMEMBERED_SESSIONS)
@@ -234,9 +233,7 @@ class Peer:
 
     def reject(self, reason: str) -> None:
         """Counts a message that was not taken."""
-        # Some reasons quote what came: they must not become a way to fill memory.
-        known = reason in self.rejected or len(self.rejected) < REASONS_LIMIT
-        self.rejected[reason if known else "others"] += 1
+        self.rejected.met(reason)
         _LOG.debug("%s: rejected: %s", self.name, reason)
 
     def post(self, action: Callable[[], None]) -> None:

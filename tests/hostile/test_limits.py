@@ -35,7 +35,7 @@ from distredge.protocol.messages import (
     UsePlan,
     encode,
 )
-from distredge.runtime import blobs, builder, peer, tenant, transport
+from distredge.runtime import blobs, builder, rejections, tenant, transport
 from distredge.runtime.blobs import BlobStore
 from distredge.runtime.engine import ALL, from_payload
 from distredge.runtime.peer import Peer, PeerSettings
@@ -127,7 +127,7 @@ def test_every_bad_message_is_counted_with_a_reason(cache: Path, someone: Any) -
 
 
 def test_reasons_do_not_fill_memory(cache: Path, someone: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer, "REASONS_LIMIT", 5)
+    monkeypatch.setattr(rejections, "REASONS_LIMIT", 5)
     with running(cache) as made:
         who = someone(made.address)
         for number in range(50):
