@@ -33,11 +33,16 @@ class _Way:
         """Whether it was idle for so long that it should be tried again."""
         return not self.open and self.service_s is not None and now - self.since_s > RETRY * self.service_s
 
-    def rank(self, now: float) -> tuple[bool, float]:
-        """When it will have answered one more frame. A way that is not known gets one frame at once, and
-        no other one while there are ways that are known."""
+    @property
+    def is_free(self) -> bool:
+        """Whether it is known, and waits for a frame."""
+        return self.service_s is not None and not self.open
+
+    def rank(self, now: float, curious: bool) -> tuple[bool, float]:
+        """When it will have answered one more frame. A way that is not known gets one frame at once, if
+        the dealer is curious, and no other one while there are ways that are known."""
         if self.service_s is None:
-            return (True, self.open) if self.open else (False, now)
+            return (False, now) if curious and not self.open else (True, self.open)
         if self.open:
             return False, max(self.since_s + self.service_s, now) + self.open * self.service_s
         return False, now if self.is_rested(now) else now + self.service_s
@@ -55,9 +60,12 @@ class Dealer:
         self._ways: dict[int, _Way] = {}
 
     def deal(self, ways: Sequence[int]) -> int:
-        """The way of the next frame, which counts as open there; the first of equals."""
+        """The way of the next frame, which counts as open there; the first of equals. The first of all is
+        for a frame alone: others become known only when those that are known are busy."""
         now = self._clock()
-        number = min(ways, key=lambda number: self._ways.setdefault(number, _Way(now)).rank(now))
+        found = {number: self._ways.setdefault(number, _Way(now)) for number in ways}
+        curious = not any(way.is_free for way in found.values())
+        number = min(found, key=lambda number: found[number].rank(now, curious))
         way = self._ways[number]
         if way.is_rested(now):
             way.answers = COLD  # what it was counts no more

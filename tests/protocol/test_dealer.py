@@ -82,6 +82,13 @@ def test_the_first_of_equals_and_one_frame_at_a_time() -> None:
         dealer.answered(7)
 
 
+def test_frames_one_at_a_time_go_the_first_way_and_try_no_other() -> None:
+    dealt, spent_s = stream([1.0, 2.0, 9.0], 50, 1)
+    assert dealt == {0: 50}
+    dealt, _ = stream([1.0, 2.0, 9.0], 50, 3)
+    assert dealt[1] > 10, "but what is busy makes the others known"
+
+
 def test_a_slow_first_frame_is_not_what_a_way_is_like() -> None:
     dealt, _ = stream([0.1, 0.1], 400, 4, first_s=[0.0, 5.0])
     assert dealt[1] > 150
