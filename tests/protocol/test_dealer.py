@@ -83,7 +83,7 @@ def test_the_first_of_equals_and_one_frame_at_a_time() -> None:
 
 
 def test_frames_one_at_a_time_go_the_first_way_and_try_no_other() -> None:
-    dealt, spent_s = stream([1.0, 2.0, 9.0], 50, 1)
+    dealt, _ = stream([1.0, 2.0, 9.0], 50, 1)
     assert dealt == {0: 50}
     dealt, _ = stream([1.0, 2.0, 9.0], 50, 3)
     assert dealt[1] > 10, "but what is busy makes the others known"
