@@ -32,7 +32,7 @@ SEARCH_SHARE = 0.96
 PLAIN_SHARE = 0.35
 """Of the evaluations or the time, for strategies without lanes. In the rest the best of them get lanes, and
 so do the first starts again: good cuts are more and others where rows travel during computing, and from the
-best ones without lanes there is often no way to them (on resnet50 11 % slower)."""
+best ones without lanes there is often no way to them (on resnet50 a tenth slower)."""
 CHEAPER = 4
 """How many times cheaper an evaluation is than the pricing of a start: most of them keep the cuts."""
 LANES_COST = 0.1

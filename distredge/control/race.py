@@ -50,7 +50,7 @@ def race(
         strategies: by name.
         rounds: how often each one's turn comes.
         frames: measured per turn.
-        warm_up: frames before them that are not. The first ones after a change are slower, by up to a half:
+        warm_up: frames before them that are not. The first ones after a change are slower:
             sessions run for the first time, and those of the last plan are taken down.
         progress: called with turns done and turns in all.
     """

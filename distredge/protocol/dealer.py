@@ -29,14 +29,14 @@ class _Way:
     answers: int = 0
     open: int = 0
 
-    def is_rested(self, now: float) -> bool:
-        """Whether it was idle for so long that it should be tried again."""
-        return not self.open and self.service_s is not None and now - self.since_s > RETRY * self.service_s
-
     @property
     def is_free(self) -> bool:
         """Whether it is known, and waits for a frame."""
         return self.service_s is not None and not self.open
+
+    def is_rested(self, now: float) -> bool:
+        """Whether it was free for so long that it should be tried again."""
+        return self.is_free and now - self.since_s > RETRY * (self.service_s or 0.0)
 
     def rank(self, now: float, curious: bool) -> tuple[bool, float]:
         """When it will have answered one more frame. A way that is not known gets one frame at once, if
